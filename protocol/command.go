@@ -1,0 +1,184 @@
+package protocol
+
+import (
+	"encoding/binary"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Op names a command.
+type Op string
+
+// The commands.
+const (
+	OpAuth        Op = "auth"
+	OpSubscribe   Op = "subscribe"
+	OpUnsubscribe Op = "unsubscribe"
+	OpGet         Op = "get"
+	OpAdjust      Op = "adjust"
+	OpCount       Op = "count"
+	OpReserve     Op = "reserve"
+	OpConfirm     Op = "confirm"
+	OpRelease     Op = "release"
+	OpReservation Op = "reservation"
+	OpExtend      Op = "extend"
+	OpSell        Op = "sell"
+	OpMove        Op = "move"
+	OpConfigure   Op = "configure"
+	OpHistory     Op = "history"
+	OpOutcome     Op = "outcome"
+	OpPing        Op = "ping"
+)
+
+// Command is any command, as a client sends it. Which fields count depends on
+// Op; Check says what is wrong with the others.
+type Command struct {
+	Op Op             `json:"op"`
+	ID jsontext.Value `json:"id,omitzero"` // a number or string, echoed
+
+	// Writes.
+	Key       string `json:"key,omitzero"`
+	Home      string `json:"home,omitzero"`
+	Reason    string `json:"reason,omitzero"`
+	Reference string `json:"reference,omitzero"`
+
+	SKU            string  `json:"sku,omitzero"`
+	Location       string  `json:"location,omitzero"`
+	Delta          int64   `json:"delta,omitzero"`
+	OnHand         *int64  `json:"on_hand,omitzero"`
+	IfVersion      *string `json:"if_version,omitzero"` // "" = only if it does not exist yet
+	Lines          []Line  `json:"lines,omitzero"`
+	TTLMS          *int64  `json:"ttl_ms,omitzero"`
+	User           string  `json:"user,omitzero"`
+	Reservation    string  `json:"reservation,omitzero"`
+	From           string  `json:"from,omitzero"`
+	To             string  `json:"to,omitzero"`
+	Quantity       int64   `json:"quantity,omitzero"`
+	SafetyStock    *int64  `json:"safety_stock,omitzero"`
+	BackorderLimit *int64  `json:"backorder_limit,omitzero"`
+	LowStock       *int64  `json:"low_stock,omitzero"`
+
+	// Reads and subscriptions.
+	SKUs       []string `json:"skus,omitzero"`
+	Prefixes   []string `json:"prefixes,omitzero"`
+	All        bool     `json:"all,omitzero"`
+	Locations  []string `json:"locations,omitzero"`
+	Users      []string `json:"users,omitzero"`
+	Since      *string  `json:"since,omitzero"`
+	Have       []Have   `json:"have,omitzero"`
+	IntervalMS int64    `json:"interval_ms,omitzero"`
+	AtLeast    string   `json:"at_least,omitzero"`
+	Region     string   `json:"region,omitzero"`
+	Limit      int      `json:"limit,omitzero"`
+	Before     string   `json:"before,omitzero"`
+	Token      string   `json:"token,omitzero"`
+}
+
+// Ptr returns a pointer to v, for the optional fields of a Command.
+func Ptr[T any](v T) *T { return &v }
+
+// IsWrite reports whether the op changes something and so needs a key.
+func (op Op) IsWrite() bool {
+	switch op {
+	case OpAdjust, OpCount, OpReserve, OpConfirm, OpRelease, OpExtend, OpSell, OpMove, OpConfigure:
+		return true
+	}
+	return false
+}
+
+// AppendBody appends the canonical form of a write: every field that makes two
+// commands the same or not (all but id, home and key), after Check has filled in
+// the defaults. Fields are length-prefixed, so different bodies differ in bytes.
+func (c *Command) AppendBody(b []byte) []byte {
+	str := func(s string) {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	opt := func(p *int64) {
+		if p == nil {
+			b = append(b, 0)
+			return
+		}
+		b = binary.AppendVarint(append(b, 1), *p)
+	}
+	str(string(c.Op))
+	str(c.Reason)
+	str(c.Reference)
+	str(c.SKU)
+	str(c.Location)
+	b = binary.AppendVarint(b, c.Delta)
+	opt(c.OnHand)
+	if c.IfVersion == nil {
+		b = append(b, 0)
+	} else {
+		b = append(b, 1)
+		str(*c.IfVersion)
+	}
+	b = binary.AppendUvarint(b, uint64(len(c.Lines)))
+	for i := range c.Lines {
+		str(c.Lines[i].SKU)
+		str(c.Lines[i].Location)
+		b = binary.AppendVarint(b, c.Lines[i].Quantity)
+	}
+	opt(c.TTLMS)
+	str(c.User)
+	str(c.Reservation)
+	str(c.From)
+	str(c.To)
+	b = binary.AppendVarint(b, c.Quantity)
+	opt(c.SafetyStock)
+	opt(c.BackorderLimit)
+	opt(c.LowStock)
+	return b
+}
+
+// Result is the ok object of a reply. Kind tells which fields count.
+type Result struct {
+	Kind        Kind
+	Items       []Item // one for KindItem
+	Behind      bool
+	Reservation *Reservation
+	Movements   []Movement
+	Next        string
+	Known       bool    // KindOutcome
+	Outcome     *Result // KindOutcome, where Known
+	Cursor      string  // KindSubscribed
+	Count       int     // KindSubscribed: snapshot items sent before it
+	Subject     string  // KindAuth
+	ExpiresAt   Time    // KindAuth
+}
+
+// Kind is the shape of a Result.
+type Kind uint8
+
+// The shapes of an ok object.
+const (
+	KindEmpty       Kind = iota // {}
+	KindItem                    // {"item":Item}
+	KindItems                   // {"items":[Item...]}, "behind":true
+	KindReservation             // {"reservation":Reservation}
+	KindMovements               // {"movements":[...],"next":"..."}
+	KindOutcome                 // {"known":true,"reply":{"ok":...}}
+	KindSubscribed              // {"items":n,"cursor":"..."}
+	KindAuth                    // {"subject":"...","expires_at":"..."}
+)
+
+// Call is a command on its way through a node: who asked, what, and, once Done
+// has been called, the answer. The submitter owns it before Submit and again
+// from Done on.
+type Call struct {
+	Command  Command
+	Session  uint64 // who asks; that session gets no push about its own change
+	Subject  string // for the movement history
+	Tag      uint64 // free for the submitter
+	Result   Result
+	Err      *Error // nil: Result holds
+	Replayed bool   // the key had been applied before
+	Done     func(*Call)
+}
+
+// Fail sets the answer to an error and hands the call back.
+func (c *Call) Fail(err *Error) {
+	c.Err = err
+	c.Done(c)
+}
