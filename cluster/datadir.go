@@ -1,0 +1,163 @@
+package cluster
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"crypto/rand"
+
+	"github.com/gofrs/flock"
+)
+
+// identity is what a data directory remembers of its creation. The engine would
+// delete the streams of a node that comes back as something else, so a directory
+// is opened as what it was made for, or not at all.
+type identity struct {
+	Format      int    `json:"format"`
+	Mode        string `json:"mode"` // "standalone"
+	Region      string `json:"region"`
+	Node        string `json:"node"`
+	Shards      int    `json:"shards"`
+	Incarnation string `json:"incarnation"` // random: tells this bucket from one re-created later
+	Complete    bool   `json:"complete"`    // streams exist; from now on a missing one is damage
+}
+
+const (
+	dirFormat      = 1
+	identityFile   = "stockmesh.json"
+	lockFile       = "stockmesh.lock"
+	modeStandalone = "standalone"
+)
+
+// dataDir is a directory held by this process alone.
+type dataDir struct {
+	path string
+	lock *flock.Flock
+	identity
+}
+
+// openDir locks the directory and checks, or on first use writes, its identity.
+func openDir(path string, want identity) (*dataDir, error) {
+	if err := os.MkdirAll(path, 0o750); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	d := &dataDir{path: path, lock: flock.New(filepath.Join(path, lockFile))}
+	ok, err := d.lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory %s: %w", path, err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("data directory %s is in use by another process", path)
+	}
+	if err := d.load(want); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+func (d *dataDir) close() error { return d.lock.Unlock() }
+
+func (d *dataDir) load(want identity) error {
+	b, err := os.ReadFile(filepath.Join(d.path, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.create(want)
+	}
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if err := json.Unmarshal(b, &d.identity); err != nil {
+		return fmt.Errorf("data directory %s: %s is damaged: %w", d.path, identityFile, err)
+	}
+	return d.check(want)
+}
+
+func (d *dataDir) check(want identity) error {
+	have := d.identity
+	mismatch := func(what, is, asked any, out string) error {
+		return fmt.Errorf("data directory %s was created with %s %v and can't be opened with %s %v: %s", d.path, what, is, what, asked, out)
+	}
+	const elsewhere = "start it as it was, or give this node another --data directory"
+	switch {
+	case have.Format != dirFormat:
+		return mismatch("format", have.Format, dirFormat, "use the version of stockmesh that wrote it")
+	case have.Mode != want.Mode:
+		return mismatch("mode", have.Mode, want.Mode, elsewhere)
+	case have.Region != want.Region:
+		return mismatch("region", have.Region, want.Region, elsewhere)
+	case have.Node != want.Node:
+		return mismatch("name", have.Node, want.Node, elsewhere)
+	case have.Shards != want.Shards:
+		return mismatch("shards", have.Shards, want.Shards, "the number of shards is fixed at the first start")
+	}
+	return nil
+}
+
+// create refuses a directory that holds anything of somebody else.
+func (d *dataDir) create(want identity) error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != lockFile && e.Name() != "lost+found" {
+			return fmt.Errorf("data directory %s holds %q but no %s: it is not stockmesh's, or was damaged; give an empty directory", d.path, e.Name(), identityFile)
+		}
+	}
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return fmt.Errorf("incarnation: %w", err)
+	}
+	d.identity = want
+	d.Format, d.Incarnation = dirFormat, hex.EncodeToString(id[:])
+	return d.save()
+}
+
+// complete records that every stream exists.
+func (d *dataDir) complete() error {
+	if d.Complete {
+		return nil
+	}
+	d.Complete = true
+	return d.save()
+}
+
+// save replaces the identity file so that a power cut leaves the old or the new.
+func (d *dataDir) save() error {
+	b, err := json.MarshalIndent(d.identity, "", "  ")
+	if err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	name := filepath.Join(d.path, identityFile)
+	if err := writeSynced(name+".new", append(b, '\n')); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	return syncDir(d.path)
+}
+
+func writeSynced(name string, b []byte) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+package ledger
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// span is the SKUs from lo up to, not including, hi; an empty hi is no bound.
+type span struct{ lo, hi string }
+
+// spans turns a selector into ordered spans that don't overlap.
+func spans(sel *protocol.Selector) []span {
+	if sel.Wide() {
+		return []span{{}}
+	}
+	out := make([]span, 0, len(sel.SKUs)+len(sel.Prefixes))
+	for _, s := range sel.SKUs {
+		out = append(out, span{s, s + "\x00"})
+	}
+	for _, p := range sel.Prefixes {
+		out = append(out, span{p, afterPrefix(p)})
+	}
+	slices.SortFunc(out, func(a, b span) int { return strings.Compare(a.lo, b.lo) })
+	merged := out[:0]
+	for _, s := range out {
+		if n := len(merged); n > 0 && (merged[n-1].hi == "" || s.lo <= merged[n-1].hi) {
+			if last := &merged[n-1]; last.hi != "" && (s.hi == "" || s.hi > last.hi) {
+				last.hi = s.hi
+			}
+			continue
+		}
+		merged = append(merged, s)
+	}
+	return merged
+}
+
+// afterPrefix returns the first string after all that begin with p, "" if none.
+func afterPrefix(p string) string {
+	for i := len(p) - 1; i >= 0; i-- {
+		if p[i] != 0xff {
+			return p[:i] + string([]byte{p[i] + 1})
+		}
+	}
+	return ""
+}
+
+// Scan returns the ids of the items that the query picks, in order, and whether
+// more follow.
+func (s *State) Scan(q *protocol.Query) (ids []protocol.ItemID, more bool) {
+	since := q.Since.Get(s.region)
+	for _, sp := range spans(&q.Selector) {
+		start := protocol.ItemKey{SKU: sp.lo}
+		if q.After.Compare(start) > 0 {
+			start = q.After
+		}
+		s.order.Ascend(ranked{key: start}, func(r ranked) bool {
+			it := &s.items[r.id]
+			if sp.hi != "" && it.key.SKU >= sp.hi {
+				return false
+			}
+			if it.key == q.After || it.row.Version == 0 || it.row.Last.Seq <= since {
+				return true
+			}
+			if len(q.Locations) > 0 && !slices.Contains(q.Locations, it.key.Location) {
+				return true
+			}
+			if len(ids) == q.Limit {
+				more = true
+				return false
+			}
+			ids = append(ids, r.id)
+			return true
+		})
+		if more {
+			break
+		}
+	}
+	return ids, more
+}

@@ -1,0 +1,292 @@
+package ledger
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// A snapshot is written in slices, and rounds may be applied between two slices:
+// it is a picture of no single moment. That is repaired on loading: the log from
+// the snapshot's beginning (its seq) to its end (settled) is applied again, and
+// since events carry totals and versions rather than differences, every entry
+// comes out right whenever within that stretch it was written.
+
+const (
+	snapshotFormat = 1
+	sliceBytes     = 64 << 10
+	entryBytesMax  = 8 << 20
+)
+
+// Entry tags of a snapshot.
+const (
+	tagItem  = 'i'
+	tagLive  = 'l'
+	tagEnded = 'e'
+	tagKey   = 'k'
+	tagEnd   = 'z'
+)
+
+// ErrRotated says that a generation ended while a snapshot was being written;
+// the snapshot is unusable, the next one will do.
+var ErrRotated = errors.New("keys were rotated during the snapshot")
+
+// Snapshot writes the state through emit, slice by slice. While emit runs the
+// state may be read and rounds may be applied; otherwise the caller keeps both
+// away. It returns the log sequence the snapshot stands for, after which the log
+// must be kept.
+func (s *State) Snapshot(emit func(slice []byte) error) (seq uint64, err error) {
+	sw := &snapshotWriter{state: s, emit: emit, generation: s.generation}
+	seq = s.seq
+	sw.header()
+	for i := 0; i < len(s.items) && sw.err == nil; i++ {
+		sw.entry(tagItem, func(w *writer) { w.storedItem(&s.items[i]) })
+	}
+	// Live reservations come before ended ones: one that ends in between is
+	// written twice rather than not at all.
+	for _, r := range s.live {
+		sw.entry(tagLive, func(w *writer) { w.reservation(&r.Reservation) })
+	}
+	for n, g := range []*generation{&s.past, &s.now} {
+		sw.generationEntries(byte(n), g)
+	}
+	sw.entry(tagEnd, func(w *writer) { w.uint(max(s.seq, s.settled)) })
+	sw.flush()
+	return seq, sw.err
+}
+
+type snapshotWriter struct {
+	state      *State
+	emit       func([]byte) error
+	generation uint64
+	buf        []byte
+	scratch    writer
+	err        error
+}
+
+func (sw *snapshotWriter) header() {
+	s, w := sw.state, writer{}
+	w.byte(snapshotFormat)
+	w.string(s.region)
+	w.uint(uint64(s.shard))
+	w.uint(s.seq)
+	w.int(int64(s.at))
+	w.uint(s.epoch)
+	w.uint(s.generation)
+	w.int(int64(s.rotatedAt))
+	sw.buf = binary.AppendUvarint(sw.buf, uint64(len(w.b)))
+	sw.buf = append(sw.buf, w.b...)
+}
+
+func (sw *snapshotWriter) entry(tag byte, write func(*writer)) {
+	if sw.err != nil {
+		return
+	}
+	sw.scratch.b = append(sw.scratch.b[:0], tag)
+	write(&sw.scratch)
+	sw.buf = binary.AppendUvarint(sw.buf, uint64(len(sw.scratch.b)))
+	sw.buf = append(sw.buf, sw.scratch.b...)
+	if len(sw.buf) >= sliceBytes {
+		sw.flush()
+	}
+}
+
+func (sw *snapshotWriter) flush() {
+	if sw.err != nil {
+		return
+	}
+	if sw.err = sw.emit(sw.buf); sw.err == nil && sw.state.generation != sw.generation {
+		sw.err = ErrRotated
+	}
+	sw.buf = sw.buf[:0]
+}
+
+func (sw *snapshotWriter) generationEntries(n byte, g *generation) {
+	for _, r := range g.ended {
+		sw.entry(tagEnded, func(w *writer) { w.byte(n); w.reservation(&r.Reservation) })
+		if sw.err != nil {
+			return
+		}
+	}
+	for id := range g.keys.index {
+		print, outcome, _ := g.keys.get(id)
+		sw.entry(tagKey, func(w *writer) {
+			w.byte(n)
+			w.b = append(w.b, id[:]...)
+			w.fixed(print)
+			w.bytes(outcome)
+		})
+		if sw.err != nil {
+			return
+		}
+	}
+}
+
+func (w *writer) storedItem(it *item) {
+	r := &it.row
+	w.string(it.key.SKU)
+	w.string(it.key.Location)
+	w.uint(r.Version)
+	for _, v := range [...]int64{r.Received, r.Removed, r.Sold, r.Held, r.Safety, r.Backorder, r.Low, int64(r.UpdatedAt)} {
+		w.int(v)
+	}
+	w.uint(r.Last.Seq)
+	w.uint(uint64(r.Last.Index))
+	for _, totals := range [...]map[string]int64{r.Granted, r.Accepted} {
+		w.uint(uint64(len(totals)))
+		for _, region := range slices.Sorted(maps.Keys(totals)) {
+			w.string(region)
+			w.int(totals[region])
+		}
+	}
+}
+
+func (r *reader) storedItem() item {
+	it := item{key: protocol.ItemKey{SKU: r.string(), Location: r.string()}}
+	row := &it.row
+	row.Version = r.uint()
+	for _, p := range [...]*int64{&row.Received, &row.Removed, &row.Sold, &row.Held, &row.Safety, &row.Backorder, &row.Low, (*int64)(&row.UpdatedAt)} {
+		*p = r.int()
+	}
+	row.Last = Position{Seq: r.uint(), Index: r.index(1 << 31)}
+	row.Granted, row.Accepted = r.totals(), r.totals()
+	return it
+}
+
+func (r *reader) totals() map[string]int64 {
+	n := r.count(2)
+	if n == 0 {
+		return nil
+	}
+	m := make(map[string]int64, n)
+	for range n {
+		region := r.string()
+		m[region] = r.int()
+	}
+	return m
+}
+
+// Load reads a snapshot. The rounds after State.Seq have yet to be applied, and
+// those up to Settled must be before the state may be shown to anybody.
+func Load(r io.Reader) (*State, error) {
+	in := bufio.NewReaderSize(r, sliceBytes)
+	head, err := nextEntry(in, nil)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot header: %w", err)
+	}
+	s, err := loadHeader(head)
+	if err != nil {
+		return nil, err
+	}
+	var buf []byte
+	for {
+		if buf, err = nextEntry(in, buf); err != nil {
+			return nil, fmt.Errorf("snapshot: %w", err)
+		}
+		done, err := s.loadEntry(buf)
+		if err != nil {
+			return nil, fmt.Errorf("snapshot: %w", err)
+		}
+		if done {
+			return s, nil
+		}
+	}
+}
+
+// Settled returns the log sequence up to which rounds must be applied after Load
+// before the state is whole.
+func (s *State) Settled() uint64 { return s.settled }
+
+func nextEntry(in *bufio.Reader, buf []byte) ([]byte, error) {
+	n, err := binary.ReadUvarint(in)
+	if err != nil {
+		return nil, noEOF(err)
+	}
+	if n == 0 || n > entryBytesMax {
+		return nil, fmt.Errorf("%w: entry of %d bytes", errMalformed, n)
+	}
+	if uint64(cap(buf)) < n {
+		buf = make([]byte, n)
+	}
+	buf = buf[:n]
+	_, err = io.ReadFull(in, buf)
+	return buf, noEOF(err)
+}
+
+// noEOF turns a clean end into an error: a snapshot says itself where it ends.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func loadHeader(b []byte) (*State, error) {
+	r := reader{b: b}
+	if f := r.byte(); f != snapshotFormat {
+		return nil, fmt.Errorf("snapshot of format %d, this version reads %d", f, snapshotFormat)
+	}
+	region, shard := r.string(), r.uint()
+	s := NewState(region, int(shard))
+	s.seq, s.at = r.uint(), protocol.Time(r.int())
+	s.epoch, s.generation, s.rotatedAt = r.uint(), r.uint(), protocol.Time(r.int())
+	return s, r.end()
+}
+
+func (s *State) loadEntry(b []byte) (done bool, err error) {
+	r := reader{b: b}
+	switch tag := r.byte(); tag {
+	case tagItem:
+		it := r.storedItem()
+		if r.end() == nil {
+			s.items[s.add(it.key)].row = it.row
+		}
+	case tagLive:
+		v := &reservation{r.reservation()}
+		s.live[v.ID] = v
+		s.due.push(expiry{v.ExpiresAt, v.ID})
+	case tagEnded:
+		g := s.loadGeneration(&r)
+		v := &reservation{r.reservation()}
+		g.ended[v.ID] = v
+	case tagKey:
+		s.loadKey(&r)
+	case tagEnd:
+		s.settled = r.uint()
+		return true, r.end()
+	default:
+		r.fail("unknown entry")
+	}
+	return false, r.end()
+}
+
+func (s *State) loadGeneration(r *reader) *generation {
+	switch r.byte() {
+	case 0:
+		return &s.past
+	case 1:
+		return &s.now
+	}
+	r.fail("unknown generation")
+	return &s.now
+}
+
+func (s *State) loadKey(r *reader) {
+	g := s.loadGeneration(r)
+	if len(r.b) < len(keyHash{}) {
+		r.fail("ends early")
+		return
+	}
+	id := keyHash(r.b[:len(keyHash{})])
+	r.b = r.b[len(keyHash{}):]
+	print, outcome := r.fixed(), r.outcome()
+	if r.err == nil {
+		g.keys.put(id, print, outcome)
+	}
+}

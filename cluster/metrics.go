@@ -1,0 +1,98 @@
+package cluster
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// metrics are the figures of one region's node, in base units.
+type metrics struct {
+	commands     map[commandLabels]prometheus.Counter
+	commandsVec  *prometheus.CounterVec
+	commit       prometheus.Histogram
+	roundSize    prometheus.Histogram
+	roundBytes   prometheus.Counter
+	commitErrors prometheus.Counter
+	flushedRows  prometheus.Counter
+	flushErrors  prometheus.Counter
+	snapshots    prometheus.Counter
+}
+
+// commandLabels tell one counter from another; the owner keeps them at hand, a
+// look-up by label values costs more than deciding a sale.
+type commandLabels struct {
+	op   protocol.Op
+	code protocol.Code
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		r.MustRegister(c)
+		return c
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+		r.MustRegister(h)
+		return h
+	}
+	m := &metrics{
+		commands: make(map[commandLabels]prometheus.Counter),
+		commandsVec: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockmesh_commands_total", Help: "Writes decided, by op and by error code (ok where it took effect, replayed where its key had before).",
+		}, []string{"op", "code"}),
+		commit:       histogram("stockmesh_commit_seconds", "Time from closing a round to its commit.", prometheus.ExponentialBuckets(0.0001, 2, 16)),
+		roundSize:    histogram("stockmesh_round_commands", "Commands of a round.", prometheus.ExponentialBuckets(1, 4, 7)),
+		roundBytes:   counter("stockmesh_log_written_bytes_total", "Bytes of rounds committed."),
+		commitErrors: counter("stockmesh_commit_errors_total", "Appends to the log that failed or stayed without an answer."),
+		flushedRows:  counter("stockmesh_flushed_rows_total", "Rows written to the stock bucket."),
+		flushErrors:  counter("stockmesh_flush_errors_total", "Writes of rows that failed and are tried again."),
+		snapshots:    counter("stockmesh_snapshots_total", "Snapshots written."),
+	}
+	r.MustRegister(m.commandsVec)
+	return m
+}
+
+func (m *metrics) round(d time.Duration, commands, bytes int) {
+	m.commit.Observe(d.Seconds())
+	m.roundSize.Observe(float64(commands))
+	m.roundBytes.Add(float64(bytes))
+}
+
+// command is called by the owner's goroutine alone.
+func (m *metrics) command(c *protocol.Call) {
+	l := commandLabels{c.Command.Op, "ok"}
+	if c.Err != nil {
+		l.code = c.Err.Code
+	} else if c.Replayed {
+		l.code = "replayed"
+	}
+	counter, ok := m.commands[l]
+	if !ok {
+		counter = m.commandsVec.WithLabelValues(string(l.op), string(l.code))
+		m.commands[l] = counter
+	}
+	counter.Inc()
+}
+
+// gauges registers figures that are read when somebody asks.
+func (c *Cluster) gauges(r prometheus.Registerer) {
+	gauge := func(name, help string, read func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+	}
+	sizes := func(pick func(items, reservations, keys int) int) func() float64 {
+		return func() float64 {
+			c.replica.mu.RLock()
+			defer c.replica.mu.RUnlock()
+			return float64(pick(c.replica.state.Sizes()))
+		}
+	}
+	gauge("stockmesh_items", "Items that exist.", sizes(func(n, _, _ int) int { return n }))
+	gauge("stockmesh_reservations", "Reservations that are held.", sizes(func(_, n, _ int) int { return n }))
+	gauge("stockmesh_keys", "Idempotency keys that are remembered.", sizes(func(_, _, n int) int { return n }))
+	gauge("stockmesh_queue_commands", "Commands that wait for the owner.", func() float64 { return float64(c.owner.queue.len()) })
+	gauge("stockmesh_dirty_rows", "Rows changed since they were last written to the stock bucket.", func() float64 { return float64(c.flusher.pending()) })
+	gauge("stockmesh_store_bytes", "Bytes the engine's streams hold.", func() float64 { return float64(c.bus.Used()) })
+}

@@ -1,0 +1,232 @@
+package cluster
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stockmesh/stockmesh/cluster/ledger"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// replica is the state of a shard as committed, read by everybody and changed by
+// apply alone.
+//
+// Lock order: waitersMu, mu.
+type replica struct {
+	mu    sync.RWMutex
+	state *ledger.State
+
+	watchersMu sync.Mutex
+	watchers   atomic.Pointer[[]*watcher]
+	waitersMu  sync.Mutex
+	waiters    map[*waiter]struct{} // gets that want a newer version
+}
+
+type watcher struct{ fn func(*protocol.Changes) }
+
+func newReplica(s *ledger.State) *replica {
+	r := &replica{state: s, waiters: make(map[*waiter]struct{})}
+	r.watchers.Store(new([]*watcher))
+	return r
+}
+
+// apply makes a committed round part of the state and tells the watchers, in this
+// order, so that whoever hears of a change can read it.
+func (r *replica) apply(round *ledger.Round, seq uint64) (*protocol.Changes, error) {
+	r.mu.Lock()
+	changes, err := r.state.Apply(round, seq)
+	r.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range *r.watchers.Load() {
+		w.fn(&changes)
+	}
+	r.wakeWaiters()
+	return &changes, nil
+}
+
+// watch adds a watcher; stop removes it, after which fn is called at most once
+// more, by an apply under way.
+func (r *replica) watch(fn func(*protocol.Changes)) (stop func()) {
+	w := &watcher{fn}
+	r.changeWatchers(func(list []*watcher) []*watcher { return append(list, w) })
+	return func() {
+		r.changeWatchers(func(list []*watcher) []*watcher {
+			kept := list[:0]
+			for _, x := range list {
+				if x != w {
+					kept = append(kept, x)
+				}
+			}
+			return kept
+		})
+	}
+}
+
+func (r *replica) changeWatchers(change func([]*watcher) []*watcher) {
+	r.watchersMu.Lock()
+	defer r.watchersMu.Unlock()
+	list := change(append([]*watcher(nil), *r.watchers.Load()...))
+	r.watchers.Store(&list)
+}
+
+func (r *replica) cursor() protocol.Vector {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return protocol.Vector{{Region: r.state.Region(), N: r.state.Seq()}}
+}
+
+func (r *replica) items(dst []protocol.Item, ids []protocol.ItemID) []protocol.Item {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, id := range ids {
+		dst = append(dst, r.state.Item(id))
+	}
+	return dst
+}
+
+// scan reads a page. Long pages are read in parts so that a commit never waits
+// for more than one part.
+func (r *replica) scan(q *protocol.Query) (items []protocol.Item, more bool) {
+	const part = 1024
+	page := *q
+	for {
+		page.Limit = min(part, q.Limit-len(items))
+		items, more = r.scanPart(items, &page)
+		if !more || len(items) >= q.Limit {
+			return items, more
+		}
+		last := &items[len(items)-1]
+		page.After = protocol.ItemKey{SKU: last.SKU, Location: last.Location}
+	}
+}
+
+func (r *replica) scanPart(items []protocol.Item, q *protocol.Query) ([]protocol.Item, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	ids, more := r.state.Scan(q)
+	for _, id := range ids {
+		items = append(items, r.state.Item(id))
+	}
+	return items, more
+}
+
+// get answers a get of what exists now; SKUs unknown at a named location, or
+// anywhere, read as zero.
+func (r *replica) get(c *protocol.Command) []protocol.Item {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var items []protocol.Item
+	for _, sku := range c.SKUs {
+		if len(c.Locations) > 0 {
+			for _, loc := range c.Locations {
+				items = append(items, r.state.ItemAt(protocol.ItemKey{SKU: sku, Location: loc}))
+			}
+			continue
+		}
+		q := protocol.Query{Selector: protocol.Selector{SKUs: []string{sku}}, Limit: protocol.PageMax}
+		ids, _ := r.state.Scan(&q)
+		for _, id := range ids {
+			items = append(items, r.state.Item(id))
+		}
+		if len(ids) == 0 {
+			items = append(items, r.state.ItemAt(protocol.ItemKey{SKU: sku, Location: protocol.DefaultLocation}))
+		}
+	}
+	return items
+}
+
+// waitersMax bounds the work that waiting gets add to each commit.
+const waitersMax = 1024
+
+// waiter is a get that waits until an item has reached a version.
+type waiter struct {
+	call  *protocol.Call
+	want  protocol.Vector
+	timer *time.Timer
+}
+
+// answerGet answers a get at once, or within the wait limit where the version it
+// asks for has not arrived.
+func (r *replica) answerGet(call *protocol.Call) {
+	want, err := protocol.ParseVector(call.Command.AtLeast)
+	if err != nil {
+		call.Fail(protocol.BadRequest("at_least: %v", err))
+		return
+	}
+	w := &waiter{call: call, want: want}
+	if r.satisfy(w) {
+		call.Done(call)
+		return
+	}
+	r.waitersMu.Lock()
+	if len(r.waiters) >= waitersMax {
+		r.waitersMu.Unlock()
+		call.Result.Behind = true
+		call.Done(call)
+		return
+	}
+	w.timer = time.AfterFunc(protocol.AtLeastWaitMS*time.Millisecond, func() { r.giveUp(w) })
+	r.waiters[w] = struct{}{}
+	r.waitersMu.Unlock()
+	r.wakeWaiters() // the version may have come between the look and the entry
+}
+
+// satisfy fills in the answer and reports whether one of the items has reached
+// the version: it names one item's state, the others have versions of their own.
+func (r *replica) satisfy(w *waiter) bool {
+	items := r.get(&w.call.Command)
+	w.call.Result = protocol.Result{Kind: protocol.KindItems, Items: items}
+	if len(w.want) == 0 {
+		return true
+	}
+	for i := range items {
+		if have, err := protocol.ParseVector(items[i].Version); err == nil && have.AtLeast(w.want) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *replica) wakeWaiters() {
+	r.waitersMu.Lock()
+	var done []*waiter
+	for w := range r.waiters {
+		if r.satisfy(w) {
+			delete(r.waiters, w)
+			w.timer.Stop()
+			done = append(done, w)
+		}
+	}
+	r.waitersMu.Unlock()
+	for _, w := range done {
+		w.call.Done(w.call)
+	}
+}
+
+func (r *replica) giveUp(w *waiter) {
+	r.waitersMu.Lock()
+	_, mine := r.waiters[w]
+	delete(r.waiters, w)
+	r.waitersMu.Unlock()
+	if mine {
+		w.call.Result.Behind = !r.satisfy(w)
+		w.call.Done(w.call)
+	}
+}
+
+// dismissWaiters answers every get that still waits.
+func (r *replica) dismissWaiters() {
+	r.waitersMu.Lock()
+	waiting := make([]*waiter, 0, len(r.waiters))
+	for w := range r.waiters {
+		waiting = append(waiting, w)
+	}
+	r.waitersMu.Unlock()
+	for _, w := range waiting {
+		w.timer.Stop()
+		r.giveUp(w)
+	}
+}
