@@ -16,7 +16,7 @@ import (
 
 // Names of what a node keeps in its engine; other programs read the bucket.
 const (
-	logName       = "LOG_0"
+	logName       = "0"
 	stockBucket   = "stock"
 	archiveBucket = "snapshots"
 )
@@ -80,7 +80,7 @@ func (c *Cluster) open(ctx context.Context) (err error) {
 	// Only a directory that never was complete may lack a stream.
 	create := !c.dir.Complete
 	if c.log, err = c.bus.Log(ctx, logName, create); err != nil {
-		return c.damaged("log "+logName, err)
+		return c.damaged("log", err)
 	}
 	table, err := c.bus.Table(ctx, stockBucket, create)
 	if err != nil {

@@ -1,5 +1,7 @@
 package protocol
 
+import "unicode/utf8"
+
 // Check fills in defaults and says what is wrong with the command, nil if
 // nothing. It does not know about stock, permissions or regions.
 func (c *Command) Check() *Error {
@@ -51,8 +53,8 @@ func (c *Command) checkWrite() *Error {
 	if c.Key == "" {
 		return NewError(CodeMissingKey, "%s needs an idempotency key: a key of your own making, the same for every retry", c.Op)
 	}
-	if len(c.Key) > NameBytesMax {
-		return BadRequest("key is %d bytes long, the limit is %d", len(c.Key), NameBytesMax)
+	if err := checkKey(c.Key); err != nil {
+		return err
 	}
 	if c.Home != "" {
 		if err := CheckRegion("home", c.Home); err != nil {
@@ -63,6 +65,13 @@ func (c *Command) checkWrite() *Error {
 		return err
 	}
 	return checkText("reference", c.Reference)
+}
+
+func checkKey(key string) *Error {
+	if key == "" || len(key) > NameBytesMax || !utf8.ValidString(key) {
+		return BadRequest("key must be 1..%d bytes of valid UTF-8", NameBytesMax)
+	}
+	return nil
 }
 
 func (c *Command) checkItem() *Error {
@@ -223,6 +232,14 @@ func (c *Command) checkGet() *Error {
 	if _, err := ParseVector(c.AtLeast); err != nil {
 		return BadRequest("at_least: %v", err)
 	}
+	return c.checkGrid()
+}
+
+// checkGrid bounds SKUs times locations, as unknown pairs are answered too.
+func (c *Command) checkGrid() *Error {
+	if n := len(c.SKUs) * max(1, len(c.Locations)); n > GridMax {
+		return NewError(CodeTooLarge, "%d SKUs at %d locations, the limit is %d pairs", len(c.SKUs), len(c.Locations), GridMax)
+	}
 	return checkNames("locations", c.Locations)
 }
 
@@ -258,6 +275,9 @@ func (c *Command) checkSubscribe() *Error {
 		}
 	}
 	if err := c.checkHave(); err != nil {
+		return err
+	}
+	if err := c.checkGrid(); err != nil {
 		return err
 	}
 	return c.checkSelectors()
@@ -302,8 +322,8 @@ func (c *Command) checkHistory() *Error {
 }
 
 func (c *Command) checkOutcome() *Error {
-	if c.Key == "" || len(c.Key) > NameBytesMax {
-		return BadRequest("key must be 1..%d bytes", NameBytesMax)
+	if err := checkKey(c.Key); err != nil {
+		return err
 	}
 	if c.Home != "" {
 		return CheckRegion("home", c.Home)

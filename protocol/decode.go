@@ -71,10 +71,13 @@ func splitArray(msg []byte, limit int) ([]jsontext.Value, *Error) {
 }
 
 func checkObject(v jsontext.Value) *Error {
-	if v.Kind() != '{' {
-		return BadRequest("a command is a JSON object, not %s", kindName(v.Kind()))
+	switch v.Kind() {
+	case '{':
+		return nil
+	case jsontext.KindInvalid:
+		return BadRequest("not valid JSON")
 	}
-	return nil
+	return BadRequest("a command is a JSON object, not %s", kindName(v.Kind()))
 }
 
 func kindName(k jsontext.Kind) string {

@@ -22,6 +22,7 @@ const (
 	LinesMax        = 100      // lines of one reserve or sell
 	SelectorsMax    = 10000    // selectors of one connection
 	InFlightMax     = 256      // unanswered commands of one connection
+	GridMax         = 10000    // SKUs times locations of one get or subscribe
 	HistoryMax      = 500      // movements of one history page
 	PageMax         = 1000     // items of one stock page
 	NameBytesMax    = 128      // sku, location, key, user, reason, reference

@@ -1,0 +1,307 @@
+// Package bus is the storage engine of a stockmesh node: an embedded NATS
+// JetStream server which fsyncs every write, and the three shapes the rest of
+// the program keeps in it. A [Log] is an append-only sequence of messages, a
+// [Table] a set of rows with revisions, an [Archive] a set of large objects.
+//
+// The package knows bytes and sequences, and no stock. It is the only one which
+// imports nats-server and nats.go, and no type of theirs is part of its API.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// MessageBytesMax is the largest message a Log, and the largest row a Table takes.
+	MessageBytesMax = 8<<20 - headerRoom
+
+	headerRoom        = 4 << 10
+	payloadBytesMax   = 8 << 20
+	answerWaitDefault = 5 * time.Second
+	startWait         = 10 * time.Second
+	drainWait         = 5 * time.Second
+	// Left alone the server takes the disk space which was free at the start as
+	// its limit, and so counts what the streams already hold against them.
+	storeBytesUnlimited = 1 << 50
+)
+
+// Config says where a Bus keeps its data and how it behaves.
+type Config struct {
+	Dir  string // data directory, created when missing; one Bus at a time
+	Name string // server name, unique in a region and the same on each start
+
+	Logger *slog.Logger // receives the engine's own lines; nil drops them
+
+	// AnswerWait bounds each wait for one answer of the engine, next to the
+	// caller's context. 0 means 5 s.
+	AnswerWait time.Duration
+
+	// StoreBytesMax makes the engine refuse writes with ErrFull once its streams
+	// hold that many bytes. 0 means no limit but the disk, and a full disk is
+	// worse: the stream it hits takes no more writes until the next start.
+	StoreBytesMax int64
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Dir == "":
+		return errors.New("bus: Dir is empty")
+	case c.Name == "":
+		return errors.New("bus: Name is empty")
+	case c.AnswerWait < 0:
+		return fmt.Errorf("bus: AnswerWait %v is negative", c.AnswerWait)
+	case c.StoreBytesMax < 0:
+		return fmt.Errorf("bus: StoreBytesMax %d is negative", c.StoreBytesMax)
+	}
+	return nil
+}
+
+// Bus is a running engine. All methods may be called from several goroutines.
+type Bus struct {
+	srv        *server.Server
+	log        *serverLog
+	answerWait time.Duration
+
+	// Appends have a connection of their own: on a shared one a commit would
+	// queue behind whatever bulk transfer is on its way.
+	commit *link
+	bulk   *link
+
+	closing   chan struct{}
+	closeOnce sync.Once
+}
+
+// Open starts the engine on c.Dir and returns when it is ready to use. Reading
+// the stored streams is part of that and can't be interrupted; ctx is checked
+// after it. An engine which could not recover a stored stream is an error: it
+// would pass for one that never had it.
+func Open(ctx context.Context, c Config) (*Bus, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	if c.AnswerWait == 0 {
+		c.AnswerWait = answerWaitDefault
+	}
+	b := &Bus{log: newServerLog(c.Logger), answerWait: c.AnswerWait, closing: make(chan struct{})}
+	if err := b.start(ctx, c); err != nil {
+		return nil, errors.Join(fmt.Errorf("bus: open %s: %w", c.Dir, err), b.Close())
+	}
+	return b, nil
+}
+
+func (b *Bus) start(ctx context.Context, c Config) error {
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return err
+	}
+	if b.srv, err = server.NewServer(serverOptions(c, dir)); err != nil {
+		return err
+	}
+	b.srv.SetLogger(b.log, false, false)
+	b.srv.Start()
+	if err := b.log.fatal(); err != nil {
+		return err
+	}
+	if !b.srv.ReadyForConnections(startWait) {
+		return errors.New("server is not ready")
+	}
+	if err := b.health(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if b.commit, err = b.dial("commit"); err != nil {
+		return err
+	}
+	b.bulk, err = b.dial("bulk")
+	return err
+}
+
+func serverOptions(c Config, dir string) *server.Options {
+	limit := c.StoreBytesMax
+	if limit == 0 {
+		limit = storeBytesUnlimited
+	}
+	return &server.Options{
+		ServerName:             c.Name,
+		DontListen:             true,
+		NoSigs:                 true,
+		NoLog:                  true, // the server's own log set-up; SetLogger replaces it
+		MaxPayload:             payloadBytesMax,
+		JetStream:              true,
+		DisableJetStreamBanner: true,
+		JetStreamMaxStore:      limit,
+		StoreDir:               dir,
+		SyncAlways:             true,
+	}
+}
+
+// Close stops the engine and waits for it. It may be called more than once. A
+// call in progress on another goroutine ends with an error; for an Append or
+// Put that is ErrUnknown.
+func (b *Bus) Close() error {
+	var err error
+	b.closeOnce.Do(func() {
+		close(b.closing)
+		err = errors.Join(b.commit.close(), b.bulk.close())
+		if b.srv != nil {
+			b.srv.Shutdown()
+			b.srv.WaitForShutdown()
+		}
+	})
+	return err
+}
+
+// Err reports why the engine can't be used any more: ErrClosed after Close,
+// ErrFull when a write met a full disk, otherwise what the server says of itself
+// (JetStream switched off, a stream with a write error, a lost connection). It
+// lists the stored streams each time: right for a health check once a second,
+// wrong for each request.
+func (b *Bus) Err() error {
+	select {
+	case <-b.closing:
+		return ErrClosed
+	default:
+	}
+	if err := b.log.fatal(); err != nil {
+		return err
+	}
+	if err := b.health(); err != nil {
+		return err
+	}
+	return errors.Join(b.commit.err(), b.bulk.err())
+}
+
+// health asks the server, which finds what it would not tell a publisher: after
+// a write error a standalone stream does not answer at all.
+func (b *Bus) health() error {
+	if !b.srv.JetStreamEnabled() {
+		return errors.New("bus: JetStream is switched off")
+	}
+	h := b.srv.Healthz(&server.HealthzOptions{})
+	if h.Error == "" {
+		return nil
+	}
+	if isNoSpace(h.Error) {
+		return fmt.Errorf("%w: %s", ErrFull, h.Error)
+	}
+	return fmt.Errorf("bus: %s", h.Error)
+}
+
+// Used returns the bytes all streams hold, as the engine counts them. It reads
+// counters in memory.
+func (b *Bus) Used() uint64 {
+	acc := b.srv.GlobalAccount()
+	if acc == nil {
+		return 0
+	}
+	return acc.JetStreamUsage().Store
+}
+
+// within is ctx bounded by AnswerWait, for one request and its answer.
+func (b *Bus) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, b.answerWait)
+}
+
+// stream binds to the stream called c.Name, and creates it as c says when it is
+// missing and create is true. The configuration of an existing one stays as it is.
+func (b *Bus) stream(ctx context.Context, c jetstream.StreamConfig, create bool) (jetstream.Stream, error) {
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	s, err := b.bulk.js.Stream(ctx, c.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) && create {
+		s, err = b.bulk.js.CreateStream(ctx, c)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			s, err = b.bulk.js.Stream(ctx, c.Name) // somebody else was first
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bus: stream %s: %w", c.Name, cause(err))
+	}
+	got := s.CachedInfo().Config
+	if got.Storage != jetstream.FileStorage || got.PersistMode == jetstream.AsyncPersistMode {
+		// Either setting cancels SyncAlways without a word.
+		return nil, fmt.Errorf("bus: stream %s: %w", c.Name, errNotDurable)
+	}
+	return s, nil
+}
+
+// nameValid is what the engine takes as a stream or bucket name everywhere.
+func nameValid(name string) error {
+	for i := range len(name) {
+		if !isPlain(name[i]) {
+			return fmt.Errorf("bus: %w: %q", ErrName, name)
+		}
+	}
+	if name == "" {
+		return fmt.Errorf("bus: %w: empty", ErrName)
+	}
+	return nil
+}
+
+// link is one in-process connection.
+type link struct {
+	nc   *nats.Conn
+	js   jetstream.JetStream
+	down chan struct{} // closed when the connection is closed for good
+}
+
+func (b *Bus) dial(name string) (*link, error) {
+	l := &link{down: make(chan struct{})}
+	nc, err := nats.Connect("",
+		nats.InProcessServer(b.srv),
+		nats.Name(name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(50*time.Millisecond),
+		nats.ReconnectBufSize(-1), // a write to a lost connection fails now, not later
+		nats.DrainTimeout(drainWait),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			b.log.Warnf("%s connection: %v", name, err)
+		}),
+		nats.ClosedHandler(func(*nats.Conn) { close(l.down) }),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	l.nc = nc
+	l.js, err = jetstream.New(nc, jetstream.WithDefaultTimeout(b.answerWait), jetstream.WithPublishAsyncTimeout(b.answerWait))
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return l, nil
+}
+
+func (l *link) err() error {
+	if s := l.nc.Status(); s != nats.CONNECTED {
+		return fmt.Errorf("bus: connection is %s", s)
+	}
+	return nil
+}
+
+// close lets what was sent reach the server, then waits for the connection to end.
+func (l *link) close() error {
+	if l == nil {
+		return nil
+	}
+	err := l.nc.Drain()
+	if err != nil {
+		l.nc.Close()
+	}
+	<-l.down
+	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionReconnecting) {
+		return nil
+	}
+	return err
+}

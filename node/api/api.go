@@ -1,0 +1,175 @@
+// Package api serves the ledger over HTTP: resources, server-sent events, long
+// polls, problem documents, and the OpenAPI and AsyncAPI documents made from the
+// same types.
+//
+// It decides nothing about stock. A write becomes one protocol.Call and waits
+// for its answer; a stream follows the ledger's changes and reads each item's
+// newest state when its reader is ready for it. DESIGN.md says why streams and
+// cursors work as they do.
+package api
+
+import (
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// Ledger is what the HTTP interface needs from a node. All methods may be called
+// from any goroutine.
+type Ledger interface {
+	// Submit hands over calls; each call's Done is called exactly once, from any
+	// goroutine, possibly before Submit returns. It never blocks. It executes
+	// every op except auth, subscribe, unsubscribe and ping.
+	Submit(calls []*protocol.Call)
+	// Scan returns existing items in order; more tells whether others follow the
+	// last one. A query that names SKUs returns only those which exist.
+	Scan(q *protocol.Query) (items []protocol.Item, more bool)
+	// Watch calls fn after each commit, in order, on the ledger's goroutine: fn
+	// must not block.
+	Watch(fn func(*protocol.Changes)) (stop func())
+	// Items appends the present state of items, in order of ids.
+	Items(dst []protocol.Item, ids []protocol.ItemID) []protocol.Item
+	// Cursor is how far the node's state reaches.
+	Cursor() protocol.Vector
+	// Mesh is what the node knows of all regions and nodes.
+	Mesh() protocol.Mesh
+}
+
+// Config is what New needs. Only Ledger is required; a zero duration means its
+// default.
+type Config struct {
+	Ledger     Ledger
+	Logger     *slog.Logger          // nil: nothing is logged
+	Registerer prometheus.Registerer // nil: metrics are counted but not shown
+	Origins    []string              // Origin headers allowed beside the same host, as "https://shop.example"
+
+	AnswerTimeout time.Duration // a submitted call without answer is then reported as unknown; default 30 s
+	BodyTimeout   time.Duration // reading one request body; default 30 s
+	WriteTimeout  time.Duration // one write to a stream's reader; default 10 s
+	Heartbeat     time.Duration // between a stream's heartbeats; default 15 s
+	WaitMax       time.Duration // the longest wait_ms of a long poll; default 60 s
+}
+
+func (c *Config) setDefaults() {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	for _, d := range [...]struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&c.AnswerTimeout, 30 * time.Second},
+		{&c.BodyTimeout, 30 * time.Second},
+		{&c.WriteTimeout, 10 * time.Second},
+		{&c.Heartbeat, 15 * time.Second},
+		{&c.WaitMax, 60 * time.Second},
+	} {
+		if *d.field <= 0 {
+			*d.field = d.value
+		}
+	}
+}
+
+// API is the http.Handler of a node's public port, all but the WebSocket and the
+// console. It watches the ledger until Drain.
+type API struct {
+	cfg     Config
+	ledger  Ledger
+	log     *slog.Logger
+	routes  []route
+	origins map[string]bool // lower case
+	metrics *metrics
+	hub     *hub
+
+	openAPI  func() []byte
+	asyncAPI func() []byte
+}
+
+// New returns an API that follows the ledger's changes; Drain ends that.
+func New(cfg Config) *API {
+	cfg.setDefaults()
+	a := &API{
+		cfg:     cfg,
+		ledger:  cfg.Ledger,
+		log:     cfg.Logger,
+		routes:  routes(),
+		origins: make(map[string]bool),
+		metrics: newMetrics(cfg.Registerer),
+		hub:     newHub(cfg.Ledger),
+	}
+	for _, o := range cfg.Origins {
+		a.origins[strings.ToLower(o)] = true
+	}
+	a.openAPI = sync.OnceValue(func() []byte { return openAPIDocument(a.routes) })
+	a.asyncAPI = sync.OnceValue(asyncAPIDocument)
+	return a
+}
+
+// Drain ends all streams and long polls, so that http.Server.Shutdown finishes,
+// and stops watching the ledger. Other requests are served as before. A second
+// call does nothing.
+func (a *API) Drain() { a.hub.close() }
+
+// ServeHTTP implements http.Handler.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rec := &recorder{ResponseWriter: w}
+	rt, params, err := a.match(r)
+	// The first to be deferred runs last and so sees the answer to a panic.
+	defer a.metrics.observe(rt, rec, time.Now())
+	defer a.recoverPanic(rec, r, rt)
+
+	cross, originErr := a.checkOrigin(rec, r)
+	switch {
+	case originErr != nil:
+		writeProblem(rec, originErr)
+		return
+	case cross && isPreflight(r):
+		a.servePreflight(rec, r)
+		return
+	}
+	if err == nil {
+		err = a.dispatch(rec, r, rt, params)
+	} else if err.Code == protocol.CodeMethodNotAllowed {
+		rec.Header().Set("Allow", strings.Join(a.methods(r.URL.EscapedPath()), ", "))
+	}
+	if err != nil {
+		writeProblem(rec, err)
+	}
+}
+
+func (a *API) dispatch(w http.ResponseWriter, r *http.Request, rt *route, params map[string]string) *protocol.Error {
+	req, err := newRequest(r, params)
+	if err != nil {
+		return err
+	}
+	return rt.serve(a, w, req)
+}
+
+// recoverPanic keeps one broken request from being more than that. The outcome
+// of a write is not known then, which is what the client is told.
+func (a *API) recoverPanic(w *recorder, r *http.Request, rt *route) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler {
+		panic(v)
+	}
+	a.log.Error("http: panic", "route", rt.label(), "panic", v, "stack", string(debug.Stack()))
+	if w.status != 0 {
+		// Half an answer is out: only a broken connection tells the reader.
+		panic(http.ErrAbortHandler)
+	}
+	e := protocol.RetryLater(protocol.CodeUnavailable, retrySoonMS, "the node failed to answer")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		e.Details = &protocol.Details{Outcome: "unknown"}
+	}
+	writeProblemStatus(w, e, http.StatusInternalServerError)
+}

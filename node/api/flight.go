@@ -1,0 +1,77 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// flight is a set of calls on their way. Until a call's Done the ledger owns it,
+// and that may be long after its client has gone: nothing of it is ever reused.
+type flight struct {
+	done chan struct{} // closed when all are answered
+
+	mu      sync.Mutex
+	answers []*protocol.Call // by Call.Tag, nil while not answered
+	left    int
+}
+
+// launch submits calls, together, so that those on one item keep their order.
+func (a *API) launch(calls []*protocol.Call) *flight {
+	f := &flight{
+		done:    make(chan struct{}),
+		answers: make([]*protocol.Call, len(calls)),
+		left:    len(calls),
+	}
+	for i, c := range calls {
+		c.Tag, c.Done = uint64(i), f.land
+	}
+	a.ledger.Submit(calls)
+	return f
+}
+
+func (f *flight) land(c *protocol.Call) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answers[c.Tag] = c
+	if f.left--; f.left == 0 {
+		close(f.done)
+	}
+}
+
+// wait returns the answers in the order the calls were submitted in, nil for
+// those that did not come before the client left or the limit passed.
+func (f *flight) wait(ctx context.Context, limit time.Duration) []*protocol.Call {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.answers)
+}
+
+// ask submits one command and waits for its answer.
+func (a *API) ask(ctx context.Context, c protocol.Command) (*protocol.Call, *protocol.Error) {
+	call := a.launch([]*protocol.Call{{Command: c}}).wait(ctx, a.cfg.AnswerTimeout)[0]
+	if call == nil {
+		return nil, unanswered(c.Op)
+	}
+	return call, call.Err
+}
+
+// unanswered is what a client is told about a call that is still on its way.
+func unanswered(op protocol.Op) *protocol.Error {
+	e := protocol.RetryLater(protocol.CodeUnavailable, retrySoonMS, "%s was not answered in time", op)
+	if op.IsWrite() {
+		e.Message += "; send it again with the same key, or ask for its outcome"
+		e.Details = &protocol.Details{Outcome: "unknown"}
+	}
+	return e
+}

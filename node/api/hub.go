@@ -1,0 +1,198 @@
+package api
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// hub tells followers which items have changed. One goroutine does the matching,
+// so that the ledger's goroutine only notes ids, however many streams are open.
+//
+// Lock order: members, then follower.mu; pendingMu alone.
+type hub struct {
+	ledger Ledger
+	quit   chan struct{} // closed by close
+	ended  chan struct{} // closed when run has returned
+	wake   chan struct{} // holds one token while ids are pending
+	stop   func()        // ends the ledger's Watch
+	once   sync.Once
+
+	count  atomic.Int64                    // of followers
+	passed atomic.Pointer[protocol.Vector] // all changes up to here are with the followers
+
+	pendingMu sync.Mutex
+	pending   map[protocol.ItemID]struct{}
+	cursor    protocol.Vector
+
+	members sync.RWMutex
+	bySKU   map[string]map[*follower]struct{}
+	wide    map[*follower]struct{} // prefixes, all, or locations alone
+}
+
+func newHub(l Ledger) *hub {
+	h := &hub{
+		ledger:  l,
+		quit:    make(chan struct{}),
+		ended:   make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+		pending: make(map[protocol.ItemID]struct{}),
+		bySKU:   make(map[string]map[*follower]struct{}),
+		wide:    make(map[*follower]struct{}),
+	}
+	h.passed.Store(new(protocol.Vector))
+	h.stop = l.Watch(h.note)
+	go h.run()
+	return h
+}
+
+func (h *hub) close() {
+	h.once.Do(func() {
+		h.stop()
+		close(h.quit)
+	})
+	<-h.ended
+}
+
+// note runs on the ledger's goroutine. Without followers it keeps nothing: one
+// that joins later reads the state after this change anyway.
+func (h *hub) note(ch *protocol.Changes) {
+	if h.count.Load() == 0 {
+		return
+	}
+	h.pendingMu.Lock()
+	for _, id := range ch.Items {
+		h.pending[id] = struct{}{}
+	}
+	h.cursor = append(h.cursor[:0], ch.Cursor...)
+	h.pendingMu.Unlock()
+	nudge(h.wake)
+}
+
+func (h *hub) run() {
+	defer close(h.ended)
+	var ids []protocol.ItemID
+	var items []protocol.Item
+	for {
+		select {
+		case <-h.quit:
+			return
+		case <-h.wake:
+		}
+		var cursor protocol.Vector
+		ids, cursor = h.takePending(ids[:0])
+		items = h.ledger.Items(items[:0], ids)
+		h.hand(ids, items)
+		h.passed.Store(&cursor)
+	}
+}
+
+// takePending holds the lock for as long as it takes to change maps: the ledger's
+// goroutine may be waiting for it.
+func (h *hub) takePending(ids []protocol.ItemID) ([]protocol.ItemID, protocol.Vector) {
+	h.pendingMu.Lock()
+	pending, cursor := h.pending, slices.Clone(h.cursor)
+	h.pending = make(map[protocol.ItemID]struct{})
+	h.pendingMu.Unlock()
+	for id := range pending {
+		ids = append(ids, id)
+	}
+	return ids, cursor
+}
+
+// hand gives each id to the followers that picked its item. Only the item's name
+// counts here: its state is read when the follower's reader is ready for it.
+func (h *hub) hand(ids []protocol.ItemID, items []protocol.Item) {
+	h.members.RLock()
+	defer h.members.RUnlock()
+	for i, id := range ids {
+		k := keyOf(&items[i])
+		for f := range h.bySKU[k.SKU] {
+			f.offer(k, id)
+		}
+		for f := range h.wide {
+			f.offer(k, id)
+		}
+	}
+}
+
+// follow begins to collect changes of what s picks.
+func (h *hub) follow(s protocol.Selector) *follower {
+	f := &follower{
+		pick:    s,
+		wake:    make(chan struct{}, 1),
+		pending: make(map[protocol.ItemID]struct{}),
+	}
+	h.members.Lock()
+	defer h.members.Unlock()
+	h.count.Add(1)
+	if f.isWide() {
+		h.wide[f] = struct{}{}
+		return f
+	}
+	for _, sku := range s.SKUs {
+		if h.bySKU[sku] == nil {
+			h.bySKU[sku] = make(map[*follower]struct{})
+		}
+		h.bySKU[sku][f] = struct{}{}
+	}
+	return f
+}
+
+func (h *hub) leave(f *follower) {
+	h.members.Lock()
+	defer h.members.Unlock()
+	h.count.Add(-1)
+	delete(h.wide, f)
+	for _, sku := range f.pick.SKUs {
+		delete(h.bySKU[sku], f)
+		if len(h.bySKU[sku]) == 0 {
+			delete(h.bySKU, sku)
+		}
+	}
+}
+
+// follower collects which items have changed since its owner last looked. It
+// holds ids and no states, so it can't grow beyond the items there are.
+type follower struct {
+	pick protocol.Selector
+	wake chan struct{} // holds one token while ids are pending
+
+	mu      sync.Mutex
+	pending map[protocol.ItemID]struct{}
+}
+
+func (f *follower) isWide() bool { return f.pick.Wide() || len(f.pick.Prefixes) > 0 }
+
+func (f *follower) offer(k protocol.ItemKey, id protocol.ItemID) {
+	if !f.pick.Match(k) {
+		return
+	}
+	f.mu.Lock()
+	f.pending[id] = struct{}{}
+	f.mu.Unlock()
+	nudge(f.wake)
+}
+
+// take appends the pending ids in order of id and forgets them.
+func (f *follower) take(ids []protocol.ItemID) []protocol.ItemID {
+	f.mu.Lock()
+	pending := f.pending
+	f.pending = make(map[protocol.ItemID]struct{})
+	f.mu.Unlock()
+	for id := range pending {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// nudge leaves a token for the receiver unless one is waiting already.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,227 @@
+package edge
+
+import (
+	"net/netip"
+	"strconv"
+
+	"github.com/stockmesh/stockmesh/node/edge/poll"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// state is what a connection is.
+type state uint8
+
+const (
+	stateHead    state = iota // collecting the request's head
+	stateOpen                 // a WebSocket
+	stateClosing              // the last word was said; waiting for the peer to hear it
+)
+
+// conn is one connection. An idle one is this struct and nothing else.
+type conn struct {
+	slot, gen uint32
+	sock      poll.Socket
+	state     state
+	blocked   bool // the socket takes no more; waiting for it to be writable
+	muted     bool // not read from, because its outbox is over the limit
+	queued    bool // in loop.dirty
+	closeSent bool // a close frame is the last thing in out
+	fragOp    byte // opcode of the message under way, 0: none
+
+	ip      netip.Addr
+	since   int64 // when the state began, then when a partial message began; ms
+	heardAt int64
+	pingAt  int64 // of the last ping
+	takenAt int64 // when the socket last took bytes, or had nothing to take
+
+	in   []byte // incomplete head or frame
+	frag []byte // payload of the fragments so far
+	out  []byte // whole frames, of which sent bytes are gone
+	sent int
+
+	fragments int
+	inFlight  int
+	session   uint64
+	sub       *subscriber // nil until it subscribes
+	made      []string    // reservations it made that are still held
+}
+
+func (c *conn) token() uint64 { return uint64(c.gen)<<32 | uint64(c.slot) }
+
+// add takes in an accepted socket.
+func (l *loop) add(sock poll.Socket, ip netip.Addr) {
+	c := &conn{sock: sock, ip: ip.Unmap(), since: l.now, heardAt: l.now, pingAt: l.now, takenAt: l.now}
+	l.place(c)
+	status := l.edge.admit(c.ip)
+	if err := l.poller.Add(sock, c.token()); err != nil {
+		l.logger.Warn("watching a connection", "error", err)
+		if status == 0 {
+			l.edge.dismiss(c.ip)
+		}
+		l.forget(c)
+		return
+	}
+	if status != 0 {
+		c.ip = netip.Addr{} // was not admitted: nothing to undo
+		l.edge.metrics.rejected.WithLabelValues("connections").Inc()
+		l.refuseHTTP(c, status, "too many connections", 1)
+	}
+}
+
+func (l *loop) place(c *conn) {
+	if n := len(l.free); n > 0 {
+		c.slot = l.free[n-1]
+		l.free = l.free[:n-1]
+	} else {
+		c.slot = uint32(len(l.slots))
+		l.slots = append(l.slots, nil)
+		l.gens = append(l.gens, 0)
+	}
+	l.gens[c.slot]++
+	c.gen = l.gens[c.slot]
+	l.slots[c.slot] = c
+}
+
+// drop ends a connection at once and forgets it.
+func (l *loop) drop(c *conn) {
+	l.leave(c)
+	if c.ip.IsValid() {
+		l.edge.dismiss(c.ip)
+	}
+	// Remove fails where the socket broke; closing it removes it anyway.
+	_ = l.poller.Remove(c.sock)
+	l.forget(c)
+}
+
+// leave takes a session out of everything that would send it something.
+func (l *loop) leave(c *conn) {
+	if c.state == stateOpen {
+		l.edge.metrics.open.Add(-1)
+	}
+	l.hub.leave(c)
+	c.state = stateClosing
+}
+
+func (l *loop) forget(c *conn) {
+	l.slots[c.slot] = nil
+	l.free = append(l.free, c.slot)
+	_ = c.sock.Close() // nothing to do about a failure to close
+	c.sock = poll.Socket{}
+	l.outs.put(c.out)
+	c.in, c.frag, c.out = nil, nil, nil
+}
+
+// close says why and lets the peer hear it: what it has not taken yet is dropped
+// down to the frame under way, the close frame follows, and the socket is closed
+// when the peer does so, or lingers no longer than lingerMS.
+func (l *loop) close(c *conn, code int, reason string) {
+	if c.state == stateClosing {
+		return
+	}
+	l.edge.metrics.closed(code)
+	l.leave(c)
+	c.since = l.now
+	if c.blocked {
+		c.out = c.out[:frameEnd(c.out, c.sent)]
+	}
+	c.out = appendClose(l.outs.get(c.out), code, reason)
+	c.closeSent = true
+	l.unmute(c)
+	l.mark(c)
+}
+
+// refuseHTTP answers a request's head with an error and closes.
+func (l *loop) refuseHTTP(c *conn, status int, message string, retryAfter int) {
+	c.out = appendHTTPError(l.outs.get(c.out), status, message, retryAfter)
+	l.finish(c)
+}
+
+// finish sends what is in out and closes.
+func (l *loop) finish(c *conn) {
+	c.state, c.since, c.closeSent = stateClosing, l.now, true
+	l.mark(c)
+}
+
+// closingInput reads until the peer closes, so that the kernel doesn't reset the
+// connection under what was last said.
+func (l *loop) closingInput(c *conn, b []byte) {
+	if l.now-c.since > lingerMS {
+		l.drop(c)
+	}
+}
+
+// look is what a sweep does for one connection.
+func (l *loop) look(c *conn) {
+	switch c.state {
+	case stateHead:
+		if l.now-c.since >= l.config.HandshakeTimeout.Milliseconds() {
+			l.edge.metrics.rejected.WithLabelValues("timeout").Inc()
+			l.refuseHTTP(c, 408, "no complete request within "+l.config.HandshakeTimeout.String(), 0)
+		}
+	case stateClosing:
+		if l.now-c.since > lingerMS {
+			l.drop(c)
+		}
+	case stateOpen:
+		l.lookOpen(c)
+	}
+}
+
+func (l *loop) lookOpen(c *conn) {
+	period := l.config.Heartbeat.Milliseconds()
+	switch {
+	case c.blocked && l.now-c.takenAt >= l.config.SlowTimeout.Milliseconds():
+		l.close(c, protocol.CloseSlowConsumer, "nothing was read for "+l.config.SlowTimeout.String())
+	case l.now-c.heardAt >= 2*period:
+		l.close(c, protocol.CloseIdle, "silent for two heartbeats")
+	case c.partial() && l.now-c.since >= 2*period:
+		l.close(c, protocol.CloseAbuse, "a message took too long to arrive")
+	default:
+		if l.now-max(c.pingAt, c.heardAt) >= period {
+			c.pingAt = l.now
+			c.out = appendFrame(l.outs.get(c.out), opPing, nil)
+			l.mark(c)
+		}
+		l.hub.cursorDue(c)
+	}
+}
+
+// partial reports whether a message has begun and not ended.
+func (c *conn) partial() bool { return len(c.in) > 0 || c.fragOp != 0 }
+
+// problem is the RFC 9457 form of an error, for a handshake that failed.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	protocol.Error
+}
+
+func appendHTTPError(b []byte, status int, message string, retryAfter int) []byte {
+	code := map[int]protocol.Code{
+		400: protocol.CodeBadRequest, 401: protocol.CodeUnauthorized, 403: protocol.CodeForbidden, 408: protocol.CodeBadRequest,
+		429: protocol.CodeRateLimited, 503: protocol.CodeOverloaded,
+	}[status]
+	problem := protocol.AppendJSON(nil, problem{
+		Type: "urn:stockmesh:error:" + string(code), Title: statusText[status], Status: status, Detail: message,
+		Error: protocol.Error{Code: code, Message: message, Retryable: retryAfter > 0, RetryAfterMS: int64(retryAfter) * 1000},
+	})
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, statusText[status]...)
+	b = append(b, "\r\nContent-Type: application/problem+json\r\nConnection: close\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(problem)), 10)
+	if retryAfter > 0 {
+		b = append(b, "\r\nRetry-After: "...)
+		b = strconv.AppendInt(b, int64(retryAfter), 10)
+	}
+	b = append(b, "\r\n\r\n"...)
+	return append(b, problem...)
+}
+
+var statusText = map[int]string{
+	400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 408: "Request Timeout",
+	429: "Too Many Requests", 503: "Service Unavailable",
+}

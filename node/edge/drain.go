@@ -1,0 +1,55 @@
+package edge
+
+import (
+	"time"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// draining is how far a loop is with sending its clients elsewhere.
+type draining struct {
+	begun int64 // ms
+	over  int64 // ms
+	total int   // open connections when it began
+	shut  int   // closed since
+	done  func()
+}
+
+// drain tells every client, then closes them evenly over the given time.
+func (l *loop) drain(over time.Duration, elsewhere []string, done func()) {
+	l.drained = &draining{begun: l.now, over: over.Milliseconds(), done: done}
+	away := protocol.Goaway{Op: "goaway", Reason: "drain", DeadlineMS: over.Milliseconds(), Endpoints: elsewhere}
+	for _, c := range l.slots {
+		if c == nil || c.state != stateOpen {
+			continue
+		}
+		l.drained.total++
+		c.out = appendText(l.outs.get(c.out), func(b []byte) []byte { return protocol.AppendJSON(b, &away) })
+		l.mark(c)
+	}
+	l.drainSome()
+}
+
+// drainSome closes as many as should be closed by now, and those that came since.
+func (l *loop) drainSome() {
+	d := l.drained
+	want := d.total
+	if gone := l.now - d.begun; gone < d.over {
+		want = int(int64(d.total) * gone / d.over)
+	}
+	left := 0
+	for _, c := range l.slots {
+		if c == nil {
+			continue
+		}
+		left++
+		if c.state == stateOpen && d.shut < want || l.now-d.begun >= d.over {
+			d.shut++
+			l.close(c, protocol.CloseDrain, "the node is draining")
+		}
+	}
+	if left == 0 && d.done != nil {
+		d.done()
+		d.done = nil
+	}
+}

@@ -1,0 +1,227 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stockmesh/stockmesh/node/edge/poll"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// Ledger is what the edge needs of the node's stock.
+type Ledger interface {
+	// Submit takes calls and never blocks. Each call's Done is called exactly
+	// once, from any goroutine, perhaps before Submit returns.
+	Submit(calls []*protocol.Call)
+	// Scan returns existing items in order and whether others follow.
+	Scan(q *protocol.Query) (items []protocol.Item, more bool)
+	// Items appends the present state of items to dst.
+	Items(dst []protocol.Item, ids []protocol.ItemID) []protocol.Item
+	// Watch calls fn after each commit, in order, before the commands of that
+	// round are answered.
+	Watch(fn func(*protocol.Changes)) (stop func())
+	// Cursor tells what the state holds.
+	Cursor() protocol.Vector
+}
+
+// Config says how the edge serves. Zero values mean the stated defaults.
+type Config struct {
+	Listen    string // host:port
+	Node      string
+	Region    string
+	Endpoints []string // told in hello; the first is this node's own
+	Origins   []string // allowed besides the request's own host
+
+	Heartbeat           time.Duration // 25 s
+	HandshakeTimeout    time.Duration // 5 s
+	SlowTimeout         time.Duration // 10 s without taking a byte that waits, then 4100
+	MaxConnections      int           // by the fd limit
+	MaxConnectionsPerIP int           // 0: no limit
+	OutboxBytes         int           // 256 KiB; above it nothing more is read from the client
+	Loops               int           // half the CPUs, at least 1
+
+	Ledger     Ledger
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+func (c Config) withDefaults() Config {
+	if c.Heartbeat == 0 {
+		c.Heartbeat = 25 * time.Second
+	}
+	if c.HandshakeTimeout == 0 {
+		c.HandshakeTimeout = 5 * time.Second
+	}
+	if c.SlowTimeout == 0 {
+		c.SlowTimeout = 10 * time.Second
+	}
+	if c.OutboxBytes == 0 {
+		c.OutboxBytes = 256 << 10
+	}
+	if c.Loops == 0 {
+		// A loop that waits in the kernel keeps its processor for a while, so
+		// there should be fewer loops than processors.
+		c.Loops = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	return c
+}
+
+// filesReserved is how many file descriptors are kept for everything but
+// connections.
+const filesReserved = 256
+
+// Edge is a listening WebSocket server.
+type Edge struct {
+	config   Config
+	limit    int // of connections
+	listener *poll.Listener
+	loops    []*loop
+	http     *handover
+	metrics  *metrics
+	logger   *slog.Logger
+
+	connections atomic.Int64
+	sessions    atomic.Uint64
+	draining    atomic.Bool
+	perIPMu     sync.Mutex
+	perIP       map[netip.Addr]int
+
+	stopWatch func()
+	running   sync.WaitGroup
+	closeOnce sync.Once
+}
+
+// Listen opens the public port and starts the loops.
+func Listen(config Config) (*Edge, error) {
+	config = config.withDefaults()
+	files, err := poll.RaiseFileLimit()
+	if err != nil {
+		return nil, fmt.Errorf("file limit: %w", err)
+	}
+	e := &Edge{
+		config: config, logger: config.Logger, metrics: newMetrics(config.Registerer),
+		limit: config.MaxConnections, perIP: make(map[netip.Addr]int),
+	}
+	if room := int(min(files, 1<<30)) - filesReserved; e.limit == 0 || e.limit > room {
+		e.limit = max(room, 1)
+	}
+	if e.listener, err = poll.Listen(config.Listen); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", config.Listen, err)
+	}
+	e.http = newHandover(net.TCPAddrFromAddrPort(e.listener.Addr()))
+	for i := range config.Loops {
+		l, err := newLoop(e, i)
+		if err != nil {
+			e.closeLoops()
+			return nil, errors.Join(err, e.listener.Close())
+		}
+		e.loops = append(e.loops, l)
+	}
+	e.metrics.gauges(config.Registerer, e)
+	e.start()
+	return e, nil
+}
+
+func (e *Edge) start() {
+	for _, l := range e.loops {
+		e.running.Go(l.run)
+	}
+	e.stopWatch = e.config.Ledger.Watch(func(ch *protocol.Changes) {
+		for _, l := range e.loops {
+			l.inbox.changed(ch)
+		}
+	})
+	e.loops[0].inbox.do(func(l *loop) { l.listen(e.listener) })
+}
+
+// Addr is the public address, with the real port.
+func (e *Edge) Addr() netip.AddrPort { return e.listener.Addr() }
+
+// HTTP is the listener on which requests arrive that are no WebSocket handshake.
+func (e *Edge) HTTP() net.Listener { return e.http }
+
+// Connections returns how many connections are open, HTTP's included.
+func (e *Edge) Connections() int { return int(e.connections.Load()) }
+
+// Drain stops accepting, tells every client to go elsewhere and closes them with
+// 4200, evenly spread over the given time. Zero closes them at once. It returns
+// when all are closed or ctx ends.
+func (e *Edge) Drain(ctx context.Context, over time.Duration, elsewhere []string) {
+	if e.draining.Swap(true) {
+		return
+	}
+	e.loops[0].inbox.do(func(l *loop) { l.unlisten() })
+	done := make(chan struct{}, len(e.loops))
+	for _, l := range e.loops {
+		l.inbox.do(func(l *loop) { l.drain(over, elsewhere, func() { done <- struct{}{} }) })
+	}
+	for range e.loops {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Close stops everything at once and waits for it.
+func (e *Edge) Close() error {
+	e.closeOnce.Do(func() {
+		e.stopWatch()
+		e.closeLoops()
+		e.running.Wait()
+		e.http.Close()
+	})
+	return nil
+}
+
+func (e *Edge) closeLoops() {
+	for _, l := range e.loops {
+		l.inbox.do(func(l *loop) { l.stopped = true })
+	}
+}
+
+// admit counts a new connection, or says why there is no room for it.
+func (e *Edge) admit(ip netip.Addr) (status int) {
+	if int(e.connections.Add(1)) > e.limit {
+		e.connections.Add(-1)
+		return 503
+	}
+	if limit := e.config.MaxConnectionsPerIP; limit > 0 {
+		e.perIPMu.Lock()
+		defer e.perIPMu.Unlock()
+		if e.perIP[ip] >= limit {
+			e.connections.Add(-1)
+			return 429
+		}
+		e.perIP[ip]++
+	}
+	return 0
+}
+
+// dismiss undoes admit.
+func (e *Edge) dismiss(ip netip.Addr) {
+	e.connections.Add(-1)
+	if e.config.MaxConnectionsPerIP > 0 {
+		e.perIPMu.Lock()
+		defer e.perIPMu.Unlock()
+		if e.perIP[ip]--; e.perIP[ip] <= 0 {
+			delete(e.perIP, ip)
+		}
+	}
+}

@@ -1,0 +1,184 @@
+package edge
+
+import (
+	"slices"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+const (
+	fillsMax  = 64       // of one connection
+	fillBytes = 64 << 10 // in an outbox at a time
+	fillItems = 128      // read at a time
+	fillSKUs  = 64       // looked up at a time
+)
+
+// fill sends the state that a new subscription starts with, as fast as its
+// connection takes it.
+type fill struct {
+	call   *protocol.Call // the subscribe, to be answered at the end
+	cursor protocol.Vector
+	since  protocol.Vector
+	fresh  bool // no since: unknown SKUs are sent as zero
+	have   map[protocol.ItemKey]string
+
+	named []string // SKUs still to be sent
+	known map[string]struct{}
+	seen  map[protocol.ItemKey]struct{} // of the named ones being sent
+	wide  *protocol.Selector            // what is sent after them; nil: nothing
+	after protocol.ItemKey
+	count int
+}
+
+func newFill(call *protocol.Call, cursor protocol.Vector) *fill {
+	cmd := &call.Command
+	f := &fill{call: call, cursor: cursor, fresh: cmd.Since == nil}
+	if cmd.Since != nil {
+		f.since, _ = protocol.ParseVector(*cmd.Since) // Check has read it before
+	}
+	if cmd.Have != nil {
+		f.have = make(map[protocol.ItemKey]string, len(cmd.Have))
+		for _, h := range cmd.Have {
+			f.have[protocol.ItemKey{SKU: h.SKU, Location: h.Location}] = h.Version
+		}
+	}
+	f.known = make(map[string]struct{}, len(cmd.SKUs))
+	for _, sku := range cmd.SKUs {
+		if _, dup := f.known[sku]; !dup {
+			f.known[sku] = struct{}{}
+			f.named = append(f.named, sku)
+		}
+	}
+	if len(cmd.Prefixes) > 0 || wide(cmd) {
+		f.wide = &protocol.Selector{Prefixes: cmd.Prefixes, All: wide(cmd), Locations: cmd.Locations}
+	}
+	return f
+}
+
+// next returns the next items, and whether they were the last.
+func (f *fill) next(ledger Ledger) (items []protocol.Item, last bool) {
+	if len(f.named) > 0 {
+		items = f.nextNamed(ledger)
+	} else if f.wide != nil {
+		items = f.nextWide(ledger)
+	}
+	items = slices.DeleteFunc(items, f.has)
+	f.count += len(items)
+	return items, len(f.named) == 0 && f.wide == nil
+}
+
+func (f *fill) scan(ledger Ledger, sel protocol.Selector) (items []protocol.Item, more bool) {
+	items, more = ledger.Scan(&protocol.Query{Selector: sel, Since: f.since, After: f.after, Limit: fillItems})
+	if more {
+		last := &items[len(items)-1]
+		f.after = protocol.ItemKey{SKU: last.SKU, Location: last.Location}
+	} else {
+		f.after = protocol.ItemKey{}
+	}
+	return items, more
+}
+
+func (f *fill) nextNamed(ledger Ledger) []protocol.Item {
+	skus := f.named[:min(fillSKUs, len(f.named))]
+	locations := f.call.Command.Locations
+	items, more := f.scan(ledger, protocol.Selector{SKUs: skus, Locations: locations})
+	if f.fresh {
+		f.note(items)
+		if !more {
+			items = f.addUnknown(items, skus, locations)
+			f.seen = nil
+		}
+	}
+	if !more {
+		f.named = f.named[len(skus):]
+	}
+	return items
+}
+
+func (f *fill) note(items []protocol.Item) {
+	if f.seen == nil {
+		f.seen = make(map[protocol.ItemKey]struct{})
+	}
+	for i := range items {
+		f.seen[protocol.ItemKey{SKU: items[i].SKU, Location: items[i].Location}] = struct{}{}
+		f.seen[protocol.ItemKey{SKU: items[i].SKU}] = struct{}{} // somewhere
+	}
+}
+
+// addUnknown appends named SKUs that don't exist, at the locations named or at
+// the default one.
+func (f *fill) addUnknown(items []protocol.Item, skus, locations []string) []protocol.Item {
+	for _, sku := range skus {
+		if len(locations) == 0 {
+			if _, ok := f.seen[protocol.ItemKey{SKU: sku}]; !ok {
+				items = append(items, protocol.Item{SKU: sku, Location: protocol.DefaultLocation})
+			}
+			continue
+		}
+		for _, loc := range locations {
+			if _, ok := f.seen[protocol.ItemKey{SKU: sku, Location: loc}]; !ok {
+				items = append(items, protocol.Item{SKU: sku, Location: loc})
+			}
+		}
+	}
+	return items
+}
+
+func (f *fill) nextWide(ledger Ledger) []protocol.Item {
+	items, more := f.scan(ledger, *f.wide)
+	if !more {
+		f.wide = nil
+	}
+	return slices.DeleteFunc(items, func(it protocol.Item) bool {
+		_, sent := f.known[it.SKU]
+		return sent
+	})
+}
+
+// has reports whether the client holds the item's version, or a newer one.
+func (f *fill) has(it protocol.Item) bool {
+	v, ok := f.have[protocol.ItemKey{SKU: it.SKU, Location: it.Location}]
+	if !ok {
+		return false
+	}
+	have, err1 := protocol.ParseVector(v)
+	now, err2 := protocol.ParseVector(it.Version)
+	return err1 == nil && err2 == nil && have.AtLeast(now)
+}
+
+// fill appends snapshot items to a connection's outbox until it holds enough, and
+// the subscription's answer after the last.
+func (h *hub) fill(c *conn) {
+	for c.sub != nil && len(c.sub.fills) > 0 && len(c.out)-c.sent < fillBytes {
+		f := c.sub.fills[0]
+		items, last := f.next(h.loop.config.Ledger)
+		if len(items) > 0 {
+			h.loop.edge.metrics.itemsOut.Add(float64(len(items)))
+			c.out = appendText(h.loop.outs.get(c.out), func(b []byte) []byte { return appendSnapshot(b, items) })
+		}
+		if last {
+			c.sub.fills = c.sub.fills[1:]
+			h.filled(c, f)
+		}
+	}
+}
+
+func appendSnapshot(b []byte, items []protocol.Item) []byte {
+	parts := make([][]byte, len(items))
+	var arena []byte
+	for i := range items {
+		start := len(arena)
+		arena = protocol.AppendItem(arena, &items[i])
+		parts[i] = arena[start:len(arena):len(arena)]
+	}
+	return protocol.AppendStock(b, true, parts...)
+}
+
+func (h *hub) filled(c *conn, f *fill) {
+	text := f.cursor.String()
+	c.sub.cursorAt, c.sub.cursorText = h.loop.now, text
+	call := f.call
+	call.Result = protocol.Result{Kind: protocol.KindSubscribed, Count: f.count, Cursor: text}
+	c.out = appendText(h.loop.outs.get(c.out), func(b []byte) []byte { return protocol.AppendReply(b, call) })
+	h.loop.recycle(call)
+}

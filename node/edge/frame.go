@@ -1,0 +1,232 @@
+package edge
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+const (
+	opText  = byte(ws.OpText)
+	opClose = byte(ws.OpClose)
+	opPing  = byte(ws.OpPing)
+	opPong  = byte(ws.OpPong)
+
+	// fragmentsMax bounds what a message of one-byte fragments can cost.
+	fragmentsMax = 1024
+)
+
+// fault is why a connection must be closed.
+type fault struct {
+	code   int
+	reason string
+}
+
+// parseHeader reads a frame's header from the front of b. More is how many bytes
+// the whole frame takes, 0 while even that can't be told.
+func parseHeader(b []byte) (h ws.Header, header int, ok bool) {
+	if len(b) < 2 {
+		return h, 0, false
+	}
+	need := 2
+	switch b[1] & 0x7f {
+	case 126:
+		need += 2
+	case 127:
+		need += 8
+	}
+	if b[1]&0x80 != 0 {
+		need += 4
+	}
+	if len(b) < need {
+		return h, 0, false
+	}
+	h, err := ws.ReadHeader(bytes.NewReader(b[:need]))
+	if err != nil && err != io.EOF {
+		// Only a 64-bit length with its top bit set: no message is that long.
+		h.Length = 1 << 62
+	}
+	return h, need, true
+}
+
+// checkHeader says what a frame may not be, before a byte of it is kept.
+func (c *conn) checkHeader(h ws.Header, limit int) *fault {
+	state := ws.StateServerSide
+	if c.fragOp != 0 {
+		state = state.Set(ws.StateFragmented)
+	}
+	if h.Length < 0 || h.Length+int64(len(c.frag)) > int64(limit) && !h.OpCode.IsControl() {
+		return &fault{protocol.CloseTooLarge, "message is larger than 64 KiB"}
+	}
+	if err := ws.CheckHeader(h, state); err != nil {
+		return &fault{protocol.CloseProtocolError, err.Error()}
+	}
+	if h.OpCode == ws.OpBinary {
+		return &fault{protocol.CloseUnsupportedData, "binary message on " + protocol.SubprotocolJSON}
+	}
+	if c.fragments >= fragmentsMax {
+		return &fault{protocol.CloseTooLarge, "message has too many fragments"}
+	}
+	return nil
+}
+
+// frames takes bytes off the wire. Whole frames are read where they lie; only the
+// incomplete rest is kept.
+func (l *loop) frames(c *conn, b []byte) {
+	kept := len(c.in) > 0
+	if kept {
+		c.in = append(c.in, b...)
+		b = c.in
+	}
+	rest := l.parse(c, b)
+	switch {
+	case c.state != stateOpen || len(rest) == 0:
+		c.in = nil
+	case kept && len(rest) == len(c.in): // nothing was complete
+	default:
+		c.in = append([]byte(nil), rest...)
+		c.since = l.now
+	}
+}
+
+// parse handles the complete frames in b and returns the rest.
+func (l *loop) parse(c *conn, b []byte) (rest []byte) {
+	for c.state == stateOpen {
+		h, n, ok := parseHeader(b)
+		if !ok {
+			return b
+		}
+		if f := c.checkHeader(h, protocol.MessageBytesMax); f != nil {
+			l.close(c, f.code, f.reason)
+			return nil
+		}
+		if len(b)-n < int(h.Length) {
+			return b
+		}
+		payload := b[n : n+int(h.Length)]
+		b = b[n+int(h.Length):]
+		ws.Cipher(payload, h.Mask, 0)
+		l.frame(c, h, payload)
+	}
+	return nil
+}
+
+func (l *loop) frame(c *conn, h ws.Header, payload []byte) {
+	switch {
+	case h.OpCode == ws.OpPing:
+		c.out = appendFrame(l.outs.get(c.out), opPong, payload)
+		l.mark(c)
+	case h.OpCode == ws.OpPong:
+	case h.OpCode == ws.OpClose:
+		l.peerCloses(c, payload)
+	case h.Fin && h.OpCode == ws.OpText:
+		l.text(c, payload)
+	default:
+		l.fragment(c, h, payload)
+	}
+}
+
+func (l *loop) fragment(c *conn, h ws.Header, payload []byte) {
+	if c.fragOp == 0 {
+		c.fragOp, c.since = byte(h.OpCode), l.now
+	}
+	c.frag = append(c.frag, payload...)
+	c.fragments++
+	if !h.Fin {
+		return
+	}
+	whole := c.frag
+	c.frag, c.fragOp, c.fragments = nil, 0, 0
+	l.text(c, whole)
+}
+
+func (l *loop) text(c *conn, payload []byte) {
+	if !utf8.Valid(payload) {
+		l.close(c, protocol.CloseInvalidPayload, "text is not valid UTF-8")
+		return
+	}
+	l.edge.metrics.messagesIn.Inc()
+	l.message(c, payload)
+}
+
+// peerCloses answers a close frame with the same code.
+func (l *loop) peerCloses(c *conn, payload []byte) {
+	if len(payload) == 0 {
+		l.close(c, protocol.CloseNormal, "")
+		return
+	}
+	code, reason := ws.ParseCloseFrameData(payload)
+	if len(payload) == 1 || ws.CheckCloseFrameData(code, reason) != nil {
+		l.close(c, protocol.CloseProtocolError, "malformed close frame")
+		return
+	}
+	l.close(c, int(code), "")
+}
+
+// appendFrame appends a server's frame: final and unmasked.
+func appendFrame(b []byte, op byte, payload []byte) []byte {
+	b = appendFrameHeader(b, op, len(payload))
+	return append(b, payload...)
+}
+
+func appendFrameHeader(b []byte, op byte, n int) []byte {
+	b = append(b, 0x80|op)
+	switch {
+	case n < 126:
+		return append(b, byte(n))
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
+	default:
+		return binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
+	}
+}
+
+// appendText appends a text frame whose payload write appends. The header is made
+// room for first and moved up where it turns out longer, so nothing is copied for
+// the usual small payload.
+func appendText(b []byte, write func([]byte) []byte) []byte {
+	const room = 4
+	start := len(b)
+	b = append(b, make([]byte, room)...)
+	b = write(b)
+	n := len(b) - start - room
+	var head [10]byte
+	h := appendFrameHeader(head[:0], opText, n)
+	if len(h) > room {
+		b = append(b, make([]byte, len(h)-room)...)
+		copy(b[start+len(h):], b[start+room:start+room+n])
+	} else if len(h) < room {
+		copy(b[start+len(h):], b[start+room:])
+		b = b[:len(b)-(room-len(h))]
+	}
+	copy(b[start:], h)
+	return b
+}
+
+func appendClose(b []byte, code int, reason string) []byte {
+	const reasonMax = 123
+	payload := binary.BigEndian.AppendUint16(nil, uint16(code))
+	payload = append(payload, reason[:min(len(reason), reasonMax)]...)
+	return appendFrame(b, opClose, payload)
+}
+
+// frameEnd returns the end of the frame that has been sent in part, so that what
+// follows it can be dropped.
+func frameEnd(b []byte, sent int) int {
+	end := 0
+	for end < sent && end < len(b) {
+		n, head := int(b[end+1]), 2
+		switch n {
+		case 126:
+			n, head = int(binary.BigEndian.Uint16(b[end+2:])), 4
+		case 127:
+			n, head = int(binary.BigEndian.Uint64(b[end+2:])), 10
+		}
+		end += head + n
+	}
+	return end
+}

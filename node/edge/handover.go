@@ -1,0 +1,82 @@
+package edge
+
+import (
+	"net"
+	"sync"
+)
+
+// handover is the net.Listener through which net/http gets the connections that
+// turned out not to be WebSockets.
+type handover struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newHandover(addr net.Addr) *handover {
+	return &handover{addr: addr, conns: make(chan net.Conn, 256), done: make(chan struct{})}
+}
+
+// give passes a connection on; false if nobody takes it.
+func (h *handover) give(c net.Conn) bool {
+	select {
+	case <-h.done:
+		return false
+	default:
+	}
+	select {
+	case h.conns <- c:
+		return true
+	default:
+		return false
+	}
+}
+
+// Accept implements net.Listener.
+func (h *handover) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener. Connections not yet accepted are closed.
+func (h *handover) Close() error {
+	h.once.Do(func() { close(h.done) })
+	for {
+		select {
+		case c := <-h.conns:
+			c.Close()
+		default:
+			return nil
+		}
+	}
+}
+
+// Addr implements net.Listener.
+func (h *handover) Addr() net.Addr { return h.addr }
+
+// replayConn is a connection whose first bytes were read already.
+type replayConn struct {
+	net.Conn
+	prefix []byte
+	once   sync.Once
+	closed func()
+}
+
+func (c *replayConn) Read(b []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		n := copy(b, c.prefix)
+		c.prefix = c.prefix[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *replayConn) Close() error {
+	c.once.Do(c.closed)
+	return c.Conn.Close()
+}

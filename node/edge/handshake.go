@@ -1,0 +1,198 @@
+package edge
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/gobwas/ws"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+const (
+	headBytesMax = 8 << 10
+	wsPath       = "/v1/ws"
+)
+
+var headEnd = []byte("\r\n\r\n")
+
+// head collects a request's head and then decides whose the connection is.
+func (l *loop) head(c *conn, b []byte) {
+	// Only the part that is new, and the three bytes before it, can hold the end.
+	from := max(0, len(c.in)-len(headEnd)+1)
+	c.in = append(c.in, b...)
+	i := bytes.Index(c.in[from:], headEnd)
+	if i < 0 {
+		if len(c.in) > headBytesMax {
+			l.edge.metrics.rejected.WithLabelValues("head").Inc()
+			l.refuseHTTP(c, http.StatusBadRequest, "the request's head is larger than 8 KiB", 0)
+		}
+		return
+	}
+	end := from + i + len(headEnd)
+	if !isUpgrade(c.in[:end]) {
+		l.handOver(c)
+		return
+	}
+	head, rest := c.in[:end], c.in[end:]
+	c.in = nil
+	if l.upgrade(c, head); c.state == stateOpen && len(rest) > 0 {
+		l.frames(c, append([]byte(nil), rest...))
+	}
+}
+
+// isUpgrade tells a WebSocket handshake from every other request; what is wrong
+// with the handshake is found out later.
+func isUpgrade(head []byte) bool {
+	line, headers, _ := bytes.Cut(head, []byte("\r\n"))
+	parts := bytes.Split(line, []byte(" "))
+	if len(parts) != 3 || string(parts[0]) != http.MethodGet {
+		return false
+	}
+	path, _, _ := bytes.Cut(parts[1], []byte("?"))
+	return string(path) == wsPath && headerHas(headers, "upgrade", "websocket")
+}
+
+func headerHas(headers []byte, name, token string) bool {
+	for line := range bytes.SplitSeq(headers, []byte("\r\n")) {
+		n, v, ok := bytes.Cut(line, []byte(":"))
+		if ok && strings.EqualFold(string(bytes.TrimSpace(n)), name) && strings.Contains(strings.ToLower(string(v)), token) {
+			return true
+		}
+	}
+	return false
+}
+
+// handOver gives the connection, with the bytes already read, to net/http.
+func (l *loop) handOver(c *conn) {
+	prefix, ip := c.in, c.ip
+	c.in = nil
+	if err := l.poller.Remove(c.sock); err != nil {
+		l.drop(c)
+		return
+	}
+	nc, err := c.sock.NetConn()
+	l.slots[c.slot] = nil
+	l.free = append(l.free, c.slot)
+	if err != nil {
+		l.edge.dismiss(ip)
+		l.logger.Warn("handing a connection to HTTP", "error", err)
+		return
+	}
+	if !l.edge.http.give(&replayConn{Conn: nc, prefix: prefix, closed: func() { l.edge.dismiss(ip) }}) {
+		l.edge.dismiss(ip)
+		l.edge.metrics.rejected.WithLabelValues("http").Inc()
+		nc.Close()
+	}
+}
+
+// memory is the connection that the upgrader sees: the head as read, and room for
+// the answer. The upgrader blocks on sockets, and drops what follows the head.
+type memory struct {
+	bytes.Reader
+	answer bytes.Buffer
+}
+
+func (m *memory) Write(b []byte) (int, error) { return m.answer.Write(b) }
+
+func (l *loop) upgrade(c *conn, head []byte) {
+	m := &memory{}
+	m.Reset(head)
+	var host, origin string
+	u := ws.Upgrader{
+		ReadBufferSize: headBytesMax + 512,
+		OnHost:         func(h []byte) error { host = string(h); return nil },
+		OnHeader: func(key, value []byte) error {
+			if strings.EqualFold(string(key), "Origin") {
+				origin = string(value)
+			}
+			return nil
+		},
+		ProtocolCustom: chooseProtocol,
+		OnBeforeUpgrade: func() (ws.HandshakeHeader, error) {
+			return nil, l.allowed(host, origin)
+		},
+	}
+	if _, err := u.Upgrade(m); err != nil {
+		l.refuseUpgrade(c, err)
+		return
+	}
+	c.out = append(l.outs.get(c.out), m.answer.Bytes()...)
+	l.open(c)
+}
+
+// chooseProtocol picks the JSON subprotocol. None offered means JSON too; only
+// unknown ones are an error.
+func chooseProtocol(offered []byte) (string, bool) {
+	for name := range strings.SplitSeq(string(offered), ",") {
+		if strings.TrimSpace(name) == protocol.SubprotocolJSON {
+			return protocol.SubprotocolJSON, true
+		}
+	}
+	return "", false
+}
+
+// allowed refuses pages of other sites.
+func (l *loop) allowed(host, origin string) error {
+	if l.edge.draining.Load() {
+		return reject(http.StatusServiceUnavailable, "the node is draining")
+	}
+	if origin == "" || originAllowed(origin, host, l.config.Origins) {
+		return nil
+	}
+	return reject(http.StatusForbidden, fmt.Sprintf("origin %.200q is not allowed", origin))
+}
+
+func reject(status int, reason string) error {
+	return ws.RejectConnectionError(ws.RejectionStatus(status), ws.RejectionReason(reason))
+}
+
+func originAllowed(origin, host string, origins []string) bool {
+	if u, err := url.Parse(origin); err == nil && u.Host != "" && strings.EqualFold(u.Host, host) {
+		return true
+	}
+	for _, o := range origins {
+		if strings.EqualFold(o, origin) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *loop) refuseUpgrade(c *conn, err error) {
+	status, retry := http.StatusBadRequest, 0
+	if r, ok := err.(interface{ StatusCode() int }); ok && statusText[r.StatusCode()] != "" {
+		status = r.StatusCode()
+	}
+	if status == http.StatusServiceUnavailable {
+		retry = 1
+	}
+	l.edge.metrics.rejected.WithLabelValues("handshake").Inc()
+	l.refuseHTTP(c, status, err.Error(), retry)
+}
+
+// open makes the connection a session: its first message is the hello.
+func (l *loop) open(c *conn) {
+	c.state = stateOpen
+	c.session = l.edge.sessions.Add(1)
+	c.heardAt, c.pingAt = l.now, l.now
+	l.edge.metrics.open.Add(1)
+	l.edge.metrics.handshakes.Inc()
+	hello := protocol.Hello{
+		Op: "hello", Session: sessionName(c.session), Node: l.config.Node, Region: l.config.Region,
+		Protocol: protocol.ProtocolVersion, HeartbeatMS: l.config.Heartbeat.Milliseconds(),
+		Endpoints: l.config.Endpoints,
+		Limits: protocol.Limits{
+			MessageBytes: protocol.MessageBytesMax, Subscriptions: protocol.SelectorsMax, InFlight: protocol.InFlightMax,
+		},
+	}
+	c.out = appendText(l.outs.get(c.out), func(b []byte) []byte { return protocol.AppendJSON(b, &hello) })
+	l.mark(c)
+}
+
+func sessionName(n uint64) string {
+	return fmt.Sprintf("%x", binary.BigEndian.AppendUint64(nil, n))
+}

@@ -1,0 +1,307 @@
+package edge
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/stockmesh/stockmesh/node/edge/poll"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+const (
+	eventsMax    = 512
+	acceptsMax   = 128        // connections taken in one pass, so that others get a turn
+	readBytes    = 64 << 10   // of one read
+	listenToken  = ^uint64(0) // no connection's: slots are 32 bits, generations start at 1
+	lingerMS     = 2000       // for a closed peer to read what was last said
+	sweepStripes = 8          // a sweep looks at one part of the connections
+)
+
+// loop serves its connections. All but inbox belongs to run's goroutine.
+type loop struct {
+	edge    *Edge
+	config  *Config
+	logger  *slog.Logger
+	poller  *poll.Poller
+	inbox   inbox
+	stopped bool
+
+	listener   *poll.Listener // of the loop that accepts
+	listening  bool
+	relistenAt int64
+	nextLoop   int
+
+	slots []*conn // by slot; nil: free
+	free  []uint32
+	gens  []uint32
+
+	now     int64 // milliseconds since start
+	start   time.Time
+	sweepAt int64
+	stripe  int
+	timers  timers
+	drained *draining
+
+	read  []byte
+	calls []*protocol.Call // decoded in this pass, not yet submitted
+	pool  []*protocol.Call
+	dirty []*conn // with something to write in this pass
+	later []*conn // with more to write in the next
+	hub   hub
+	outs  buffers
+}
+
+func newLoop(e *Edge, n int) (*loop, error) {
+	p, err := poll.New()
+	if err != nil {
+		return nil, err
+	}
+	l := &loop{
+		edge: e, config: &e.config, logger: e.logger.With("loop", n), poller: p,
+		start: time.Now(), read: make([]byte, readBytes),
+	}
+	l.inbox.poller = p
+	l.hub = newHub(l)
+	return l, nil
+}
+
+func (l *loop) run() {
+	events := make([]poll.Event, eventsMax)
+	spare := mail{}
+	for !l.stopped {
+		n, err := l.poller.Wait(events, l.timeout())
+		if err != nil {
+			l.logger.Error("waiting for sockets", "error", err)
+			break
+		}
+		l.now = time.Since(l.start).Milliseconds()
+		for _, ev := range events[:n] {
+			l.event(ev)
+		}
+		l.submit()
+		full := l.inbox.take(spare)
+		l.deliver(&full)
+		spare = full.reset()
+		l.tick()
+		l.flush()
+	}
+	l.shutdown()
+}
+
+func (l *loop) timeout() time.Duration {
+	if len(l.dirty) > 0 {
+		return 0
+	}
+	next := l.sweepAt
+	if at, ok := l.timers.next(); ok {
+		next = min(next, at)
+	}
+	now := time.Since(l.start).Milliseconds()
+	return time.Duration(max(0, next-now)) * time.Millisecond
+}
+
+func (l *loop) deliver(m *mail) {
+	for _, task := range m.tasks {
+		task(l)
+	}
+	if len(m.changes) > 0 {
+		l.hub.changed(m.changes)
+	}
+	for _, call := range m.answers {
+		l.answer(call)
+	}
+}
+
+func (l *loop) event(ev poll.Event) {
+	if ev.Token == listenToken {
+		l.accept()
+		return
+	}
+	c := l.conn(ev.Token)
+	if c == nil {
+		return // closed earlier in this pass
+	}
+	if ev.Writable {
+		l.mark(c)
+	}
+	if ev.Readable || ev.Closed {
+		l.readable(c)
+	}
+}
+
+// conn returns the connection of a token, nil if it is gone: slots are used
+// again, generations are not.
+func (l *loop) conn(token uint64) *conn {
+	slot := uint32(token)
+	if int(slot) >= len(l.slots) {
+		return nil
+	}
+	if c := l.slots[slot]; c != nil && c.gen == uint32(token>>32) {
+		return c
+	}
+	return nil
+}
+
+func (l *loop) listen(listener *poll.Listener) {
+	l.listener = listener
+	if err := l.poller.Watch(listener, listenToken); err != nil {
+		l.logger.Error("accepting connections", "error", err)
+		return
+	}
+	l.listening = true
+}
+
+// unlisten stops accepting for good; the port is free from here on.
+func (l *loop) unlisten() {
+	if l.listener == nil {
+		return
+	}
+	if err := l.listener.Close(); err != nil {
+		l.logger.Warn("closing the listener", "error", err)
+	}
+	l.listener, l.listening = nil, false
+}
+
+func (l *loop) accept() {
+	for range acceptsMax {
+		if l.listener == nil {
+			return
+		}
+		sock, addr, err := l.listener.Accept()
+		switch {
+		case err == nil:
+			next := l.edge.loops[l.nextLoop%len(l.edge.loops)]
+			l.nextLoop++
+			if next == l {
+				l.add(sock, addr.Addr())
+			} else {
+				next.inbox.do(func(l *loop) { l.add(sock, addr.Addr()) })
+			}
+		case err == poll.ErrWouldBlock:
+			return
+		case err == poll.ErrTooManyFiles:
+			// The connection keeps waiting; looking again at once would spin.
+			l.edge.metrics.rejected.WithLabelValues("files").Inc()
+			l.pauseListening()
+			return
+		default:
+			l.logger.Warn("accept", "error", err)
+			l.pauseListening()
+			return
+		}
+	}
+}
+
+func (l *loop) pauseListening() {
+	if err := l.poller.Unwatch(l.listener); err != nil {
+		l.logger.Error("accepting connections", "error", err)
+	}
+	l.listening, l.relistenAt = false, l.now+250
+}
+
+// readable takes what one read gives; level-triggered readiness brings the rest
+// in the next pass, after the others had their turn.
+func (l *loop) readable(c *conn) {
+	n, err := c.sock.Read(l.read)
+	if n > 0 {
+		c.heardAt = l.now
+		l.input(c, l.read[:n])
+		return
+	}
+	switch {
+	case err == poll.ErrWouldBlock:
+	case errors.Is(err, io.EOF):
+		l.hangUp(c)
+	default:
+		l.drop(c)
+	}
+}
+
+// hangUp deals with a peer that will send nothing more.
+func (l *loop) hangUp(c *conn) {
+	if c.state == stateOpen {
+		l.edge.metrics.closed(0)
+	}
+	l.drop(c)
+}
+
+// input hands bytes to what the connection is at present.
+func (l *loop) input(c *conn, b []byte) {
+	switch c.state {
+	case stateHead:
+		l.head(c, b)
+	case stateOpen:
+		l.frames(c, b)
+	case stateClosing:
+		l.closingInput(c, b)
+	}
+}
+
+// tick does what is due by time.
+func (l *loop) tick() {
+	for {
+		c, ok := l.timers.pop(l.now, l)
+		if !ok {
+			break
+		}
+		l.hub.paceDue(c)
+	}
+	if l.now < l.sweepAt {
+		return
+	}
+	l.sweepAt = l.now + l.sweepInterval()
+	l.sweep()
+	if !l.listening && l.listener != nil && l.now >= l.relistenAt {
+		l.listen(l.listener)
+	}
+}
+
+// sweepInterval is the time between two stripes, so that a full round takes about
+// a second, or a quarter of a heartbeat where that is shorter.
+func (l *loop) sweepInterval() int64 {
+	round := min(1000, l.config.Heartbeat.Milliseconds()/4, l.config.HandshakeTimeout.Milliseconds()/4)
+	return max(1, round/sweepStripes)
+}
+
+// sweep looks after one stripe of the connections: deadlines, heartbeats and
+// cursors.
+func (l *loop) sweep() {
+	l.stripe = (l.stripe + 1) % sweepStripes
+	for slot := l.stripe; slot < len(l.slots); slot += sweepStripes {
+		if c := l.slots[slot]; c != nil {
+			l.look(c)
+		}
+	}
+	if l.drained != nil {
+		l.drainSome()
+	}
+}
+
+func (l *loop) shutdown() {
+	l.unlisten()
+	for _, c := range l.slots {
+		if c == nil {
+			continue
+		}
+		if c.state == stateOpen {
+			l.close(c, protocol.CloseGoingAway, "the node is stopping")
+			l.write(c)
+		}
+		l.drop(c)
+	}
+	// Connections may still be on their way here from the accepting loop.
+	last := l.inbox.take(mail{})
+	for _, task := range last.tasks {
+		task(l)
+	}
+	for _, c := range l.slots {
+		if c != nil {
+			l.drop(c)
+		}
+	}
+	if err := l.poller.Close(); err != nil {
+		l.logger.Warn("closing the poller", "error", err)
+	}
+}

@@ -1,0 +1,140 @@
+package edge
+
+import (
+	"slices"
+
+	"github.com/stockmesh/stockmesh/node/edge/poll"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// frameItemsMax is how many items one push carries.
+const frameItemsMax = 256
+
+// pass is what one turn of the loop has read and encoded: each changed item once,
+// however many subscribers get it.
+type pass struct {
+	ids     []protocol.ItemID
+	items   []protocol.Item
+	encoded [][]byte // as items; nil: not yet
+	index   map[protocol.ItemID]int
+	arena   []byte
+	parts   [][]byte
+
+	shared    []byte            // the last frame that pushed sharedDue
+	sharedDue []protocol.ItemID // nil: none
+}
+
+// read gets the present state of everything that changed.
+func (p *pass) read(ledger Ledger, list []*protocol.Changes) {
+	for _, ch := range list {
+		for _, id := range ch.Items {
+			if _, dup := p.index[id]; !dup {
+				p.index[id] = len(p.ids)
+				p.ids = append(p.ids, id)
+			}
+		}
+	}
+	p.items = ledger.Items(p.items[:0], p.ids)
+	p.encoded = append(p.encoded[:0], make([][]byte, len(p.ids))...)
+}
+
+func (p *pass) item(ledger Ledger, id protocol.ItemID) []byte {
+	i, ok := p.index[id]
+	if !ok {
+		// Changed in an earlier pass, for a subscriber that could not be sent it.
+		i = len(p.ids)
+		p.index[id] = i
+		p.ids = append(p.ids, id)
+		p.items = ledger.Items(p.items, p.ids[i:])
+		p.encoded = append(p.encoded, nil)
+	}
+	if p.encoded[i] == nil {
+		start := len(p.arena)
+		p.arena = protocol.AppendItem(p.arena, &p.items[i])
+		p.encoded[i] = p.arena[start:len(p.arena):len(p.arena)]
+	}
+	return p.encoded[i]
+}
+
+// arenaBytesMax is what a pass may leave behind for the next.
+const arenaBytesMax = 1 << 20
+
+func (h *hub) forgetPass() {
+	p := &h.pass
+	clear(p.items)
+	clear(p.encoded)
+	clear(p.parts)
+	clear(p.index)
+	p.ids, p.items, p.encoded, p.parts = p.ids[:0], p.items[:0], p.encoded[:0], p.parts[:0]
+	p.sharedDue = p.sharedDue[:0]
+	if p.arena = p.arena[:0]; cap(p.arena) > arenaBytesMax {
+		p.arena = nil
+	}
+}
+
+// stock appends a frame that pushes items.
+func (h *hub) stock(b []byte, ids []protocol.ItemID) []byte {
+	p := &h.pass
+	p.parts = p.parts[:0]
+	for _, id := range ids {
+		p.parts = append(p.parts, p.item(h.loop.config.Ledger, id))
+	}
+	h.loop.edge.metrics.itemsOut.Add(float64(len(ids)))
+	return appendText(b, func(b []byte) []byte { return protocol.AppendStock(b, false, p.parts...) })
+}
+
+// pushDue appends what is due to a connection that can take it.
+func (h *hub) pushDue(c *conn) {
+	s := c.sub
+	if s == nil || len(s.due) == 0 || c.blocked {
+		return
+	}
+	b := h.loop.outs.get(c.out)
+	for ids := range slices.Chunk(s.due, frameItemsMax) {
+		b = h.stock(b, ids)
+	}
+	c.out = b
+	s.sentDue()
+}
+
+func (s *subscriber) sentDue() {
+	s.due, s.dueSet = s.due[:0], nil
+	if cap(s.due) > frameItemsMax {
+		s.due = nil
+	}
+}
+
+// writeShared pushes what is due with the bytes that the connection before got,
+// where it is the same, without copying them. It reports whether that was all
+// there was to write.
+func (h *hub) writeShared(c *conn) bool {
+	s := c.sub
+	if s == nil || len(s.due) == 0 || len(s.due) > frameItemsMax || len(s.fills) > 0 || c.blocked {
+		return false
+	}
+	p := &h.pass
+	if len(p.sharedDue) == 0 || !slices.Equal(p.sharedDue, s.due) {
+		p.sharedDue = append(p.sharedDue[:0], s.due...)
+		p.shared = h.stock(p.shared[:0], s.due)
+	} else {
+		h.loop.edge.metrics.itemsOut.Add(float64(len(s.due)))
+	}
+	s.sentDue()
+	n, err := c.sock.Write(p.shared)
+	if n == len(p.shared) {
+		c.takenAt = h.loop.now
+		h.loop.edge.metrics.bytesOut.Add(float64(n))
+		return true
+	}
+	if err != nil && err != poll.ErrWouldBlock {
+		h.loop.drop(c)
+		return true
+	}
+	c.out, c.sent = append(h.loop.outs.get(nil), p.shared...), n
+	return false
+}
+
+// hasMore reports whether a connection that takes bytes still has some to come.
+func (h *hub) hasMore(c *conn) bool {
+	return c.sub != nil && len(c.sub.due)+len(c.sub.fills) > 0
+}

@@ -1,0 +1,119 @@
+package edge
+
+import (
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// message takes one client message: a command or an array of them.
+func (l *loop) message(c *conn, payload []byte) {
+	values, err := protocol.Split(payload, protocol.CommandsMax)
+	if err != nil {
+		l.replyError(c, nil, err)
+		return
+	}
+	for _, v := range values {
+		l.command(c, v)
+		if c.state != stateOpen {
+			return
+		}
+	}
+}
+
+// command runs what is the session's own and puts the rest on its way to the
+// ledger.
+func (l *loop) command(c *conn, v jsontext.Value) {
+	call := l.newCall(c)
+	cmd := &call.Command
+	if err := cmd.Decode(v); err != nil {
+		l.replyError(c, cmd.ID, err)
+		l.recycle(call)
+		return
+	}
+	switch cmd.Op {
+	case protocol.OpPing:
+		l.replyNow(c, call)
+	case protocol.OpAuth:
+		call.Err = protocol.NewError(protocol.CodeUnauthorized, "this node was started without keys to check tokens with")
+		l.replyNow(c, call)
+	case protocol.OpSubscribe:
+		l.hub.subscribe(c, call)
+	case protocol.OpUnsubscribe:
+		l.hub.unsubscribe(c, cmd)
+		l.replyNow(c, call)
+	default:
+		l.send(c, call)
+	}
+}
+
+// send queues a call for the ledger, within the session's limit.
+func (l *loop) send(c *conn, call *protocol.Call) {
+	if c.inFlight >= protocol.InFlightMax {
+		call.Err = protocol.RetryLater(protocol.CodeOverloaded, 20, "%d commands of this connection wait for their answers", c.inFlight)
+		l.replyNow(c, call)
+		return
+	}
+	c.inFlight++
+	l.calls = append(l.calls, call)
+}
+
+// submit hands over what the whole pass has decoded, in one go.
+func (l *loop) submit() {
+	if len(l.calls) == 0 {
+		return
+	}
+	l.config.Ledger.Submit(l.calls)
+	clear(l.calls)
+	l.calls = l.calls[:0]
+}
+
+func (l *loop) newCall(c *conn) *protocol.Call {
+	var call *protocol.Call
+	if n := len(l.pool); n > 0 {
+		call = l.pool[n-1]
+		l.pool = l.pool[:n-1]
+	} else {
+		call = &protocol.Call{}
+	}
+	call.Session, call.Tag, call.Done = c.session, c.token(), l.inbox.answered
+	return call
+}
+
+// poolMax bounds the calls that are kept for use again.
+const poolMax = 4096
+
+func (l *loop) recycle(call *protocol.Call) {
+	if len(l.pool) < poolMax {
+		*call = protocol.Call{}
+		l.pool = append(l.pool, call)
+	}
+}
+
+// answer passes the ledger's answer on, if the connection is still there.
+func (l *loop) answer(call *protocol.Call) {
+	c := l.conn(call.Tag)
+	if c == nil || c.state != stateOpen {
+		l.recycle(call)
+		return
+	}
+	c.inFlight--
+	if call.Command.Op == protocol.OpReserve && call.Err == nil {
+		l.hub.madeReservation(c, call.Result.Reservation)
+	}
+	l.replyNow(c, call)
+}
+
+// replyNow appends the reply, after what is due to be pushed: no item in a reply
+// may be newer than what is pushed after it.
+func (l *loop) replyNow(c *conn, call *protocol.Call) {
+	l.hub.pushDue(c)
+	c.out = appendText(l.outs.get(c.out), func(b []byte) []byte { return protocol.AppendReply(b, call) })
+	l.mark(c)
+	l.recycle(call)
+}
+
+func (l *loop) replyError(c *conn, id jsontext.Value, err *protocol.Error) {
+	call := protocol.Call{Command: protocol.Command{ID: id}, Err: err}
+	c.out = appendText(l.outs.get(c.out), func(b []byte) []byte { return protocol.AppendReply(b, &call) })
+	l.mark(c)
+}

@@ -1,0 +1,72 @@
+package server
+
+import (
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// Readiness is the answer of GET /readyz. Status is ready, or why it isn't:
+// starting, catching_up, draining, no_quorum or unhealthy.
+type Readiness struct {
+	Status   string   `json:"status"`
+	Region   string   `json:"region"`
+	Node     string   `json:"node"`
+	Version  string   `json:"version,omitzero"`
+	Problems []string `json:"problems,omitzero"`
+}
+
+func (s *Server) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		r := s.readiness()
+		status := http.StatusOK
+		if r.Status != "ready" {
+			status = http.StatusServiceUnavailable
+		}
+		writeJSON(w, status, r)
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry}))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	// A reader that has gone is no news to anybody.
+	_, _ = w.Write(append(protocol.AppendJSON(nil, v), '\n'))
+}
+
+func (s *Server) readiness() Readiness {
+	r := Readiness{Status: "starting", Region: s.config.Region, Node: s.config.Name, Version: s.config.Version}
+	c := s.cluster.Load()
+	if c == nil {
+		return r
+	}
+	for _, err := range c.Health() {
+		r.Problems = append(r.Problems, err.Error())
+	}
+	state := c.State()
+	switch {
+	case s.edge.Load() == nil:
+		r.Status = "catching_up"
+	case state != "serving":
+		r.Status = state
+	case len(r.Problems) > 0:
+		r.Status = "unhealthy"
+	default:
+		r.Status = "ready"
+	}
+	return r
+}

@@ -1,0 +1,177 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// Config is a node's configuration. The flags' texts say what each field means.
+type Config struct {
+	Data      string
+	Listen    string
+	Admin     string
+	Region    string
+	Name      string
+	Advertise string
+	Expect    int
+	Shards    int
+	Origins   []string
+
+	MaxConnections      int
+	MaxConnectionsPerIP int
+
+	Heartbeat time.Duration
+	Drain     time.Duration
+	KeyWindow time.Duration
+	History   time.Duration
+	Insecure  bool
+
+	Version string
+	Logger  *slog.Logger // nil drops the lines
+}
+
+// Default returns the configuration of a node started without any flag.
+func Default() Config {
+	return Config{
+		Data: "./data", Listen: "127.0.0.1:8080", Admin: "127.0.0.1:8081",
+		Region: "local", Name: hostName(), Expect: 1, Shards: 1,
+		Heartbeat: 25 * time.Second, Drain: 30 * time.Second,
+		KeyWindow: 24 * time.Hour, History: 30 * 24 * time.Hour,
+	}
+}
+
+// Bind makes the fields settable by flags.
+func (c *Config) Bind(f *pflag.FlagSet) {
+	f.StringVar(&c.Data, "data", c.Data, "`DIR` for everything the node keeps")
+	f.StringVar(&c.Listen, "listen", c.Listen, "public `ADDR`: WebSocket and HTTP")
+	f.StringVar(&c.Admin, "admin", c.Admin, "admin `ADDR`: health, metrics, profiles")
+	f.StringVar(&c.Region, "region", c.Region, "`NAME` of the region, 1..32 of a-z 0-9 -; fixed at the first start")
+	f.StringVar(&c.Name, "name", c.Name, "`NAME` of the node, 1..32 of a-z 0-9 -; fixed at the first start")
+	f.StringVar(&c.Advertise, "advertise", c.Advertise, "`URL` told to clients as this node's endpoint (default: from --listen)")
+	f.IntVar(&c.Expect, "expect", c.Expect, "nodes of the region; this version runs one")
+	f.IntVar(&c.Shards, "shards", c.Shards, "logs of the region, fixed at the first start; this version keeps one")
+	f.StringSliceVar(&c.Origins, "origins", c.Origins, "`LIST` of allowed Origin headers, besides the node's own host")
+	f.IntVar(&c.MaxConnections, "max-connections", c.MaxConnections, "connections of the public port, above it 503 (0: as many as the file limit allows)")
+	f.IntVar(&c.MaxConnectionsPerIP, "max-connections-per-ip", c.MaxConnectionsPerIP, "connections of one address, above it 429 (0: no limit)")
+	f.DurationVar(&c.Heartbeat, "heartbeat", c.Heartbeat, "time between pings; a client silent for two is closed")
+	f.DurationVar(&c.Drain, "drain", c.Drain, "time over which clients are sent elsewhere at the end (a node without others: at once)")
+	f.DurationVar(&c.KeyWindow, "key-window", c.KeyWindow, "how long an idempotency key is remembered at least; forgotten within twice that")
+	f.DurationVar(&c.History, "history", c.History, "how long movements are kept at least (0: for ever)")
+	f.BoolVar(&c.Insecure, "insecure", c.Insecure, "allow what the defaults refuse: listening beyond loopback without authentication")
+}
+
+// FromEnvironment sets every flag that was not given on the command line from its
+// environment variable: --max-connections from STOCKMESH_MAX_CONNECTIONS.
+func FromEnvironment(f *pflag.FlagSet, look func(string) (string, bool)) error {
+	var errs []error
+	f.VisitAll(func(flag *pflag.Flag) {
+		name := "STOCKMESH_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+		v, ok := look(name)
+		if !ok || flag.Changed {
+			return
+		}
+		if err := f.Set(flag.Name, v); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// Validate says everything that is wrong with the configuration.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for name, v := range map[string]string{"region": c.Region, "name": c.Name} {
+		if err := protocol.CheckRegion("--"+name, v); err != nil {
+			bad("%s, not %q", err.Message, v)
+		}
+	}
+	if c.Data == "" {
+		bad("--data is empty")
+	}
+	if c.Expect != 1 {
+		bad("--expect %d: this version runs a region of one node", c.Expect)
+	}
+	if c.Shards != 1 {
+		bad("--shards %d: this version keeps one log a region", c.Shards)
+	}
+	if c.Heartbeat < 100*time.Millisecond {
+		bad("--heartbeat %v is below 100ms", c.Heartbeat)
+	}
+	if c.Drain < 0 {
+		bad("--drain %v is negative", c.Drain)
+	}
+	if c.KeyWindow < time.Second {
+		bad("--key-window %v is below 1s", c.KeyWindow)
+	}
+	if c.History != 0 && c.History < 2*c.KeyWindow {
+		bad("--history %v is below twice --key-window (%v): both are kept in the log", c.History, 2*c.KeyWindow)
+	}
+	if c.MaxConnections < 0 || c.MaxConnectionsPerIP < 0 {
+		bad("--max-connections and --max-connections-per-ip can't be negative")
+	}
+	bad2 := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	bad2(c.checkAddress("--listen", c.Listen))
+	bad2(c.checkAddress("--admin", c.Admin))
+	bad2(c.checkAdvertise())
+	return errors.Join(errs...)
+}
+
+// checkAddress refuses to serve more than this machine without authentication.
+func (c *Config) checkAddress(flag, addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%s %q: want host:port", flag, addr)
+	}
+	if c.Insecure || host == "localhost" {
+		return nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%s %s would let anybody on the network in, as no clients are authenticated: use a loopback address, or --insecure if the network is closed", flag, addr)
+}
+
+func (c *Config) checkAdvertise() error {
+	if c.Advertise == "" {
+		return nil
+	}
+	u, err := url.Parse(c.Advertise)
+	if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" {
+		return fmt.Errorf("--advertise %q: want ws://host:port or wss://host:port", c.Advertise)
+	}
+	return nil
+}
+
+// hostName returns the host's name in the form of a node's, "node" if it has none.
+func hostName() string {
+	name, _ := os.Hostname()
+	name = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return '-'
+	}, name)
+	name = strings.Trim(name[:min(len(name), 32)], "-")
+	if name == "" {
+		return "node"
+	}
+	return name
+}

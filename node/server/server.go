@@ -1,0 +1,208 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/stockmesh/stockmesh/cluster"
+	"github.com/stockmesh/stockmesh/node/api"
+	"github.com/stockmesh/stockmesh/node/edge"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// Time limits of the HTTP servers, and of the last steps of stopping.
+const (
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 2 * time.Minute
+	stopTimeout       = 10 * time.Second
+)
+
+// Server is one node.
+type Server struct {
+	config   Config
+	logger   *slog.Logger
+	registry *prometheus.Registry
+
+	ready   chan struct{}
+	admin   net.Listener
+	cluster atomic.Pointer[cluster.Cluster]
+	edge    atomic.Pointer[edge.Edge]
+	stopped atomic.Bool
+}
+
+// New checks the configuration and returns a node that is not running yet.
+func New(config Config) (*Server, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		config: config, logger: config.Logger,
+		registry: prometheus.NewRegistry(), ready: make(chan struct{}),
+	}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return s, nil
+}
+
+// Ready is closed once the node serves.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Addr is the public address; only after Ready.
+func (s *Server) Addr() netip.AddrPort { return s.edge.Load().Addr() }
+
+// AdminAddr is the admin address; only after Ready.
+func (s *Server) AdminAddr() string { return s.admin.Addr().String() }
+
+// Run serves until ctx ends, then hands over, stops in order and returns nil. It
+// returns an error if the node could not start, or could not go on.
+func (s *Server) Run(ctx context.Context) (err error) {
+	var stops stack
+	defer func() { err = errors.Join(err, stops.unwind()) }()
+
+	// The admin port first: it tells how far the rest is.
+	if err := s.startAdmin(&stops); err != nil {
+		return err
+	}
+	if err := s.startCluster(ctx, &stops); err != nil {
+		return err
+	}
+	failed, err := s.startPublic(&stops)
+	if err != nil {
+		return err
+	}
+	close(s.ready)
+	s.logger.Info("serving", "listen", s.Addr().String(), "admin", s.AdminAddr(), "region", s.config.Region, "node", s.config.Name)
+	select {
+	case <-ctx.Done():
+		s.logger.Info("stopping")
+	case err := <-failed:
+		return err
+	}
+	s.stopped.Store(true)
+	return nil
+}
+
+// stack holds what has to be stopped, last started first.
+type stack struct{ stops []func() error }
+
+func (s *stack) push(stop func() error) { s.stops = append(s.stops, stop) }
+
+func (s *stack) unwind() error {
+	var errs []error
+	for i := len(s.stops) - 1; i >= 0; i-- {
+		errs = append(errs, s.stops[i]())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) startAdmin(stops *stack) (err error) {
+	if s.admin, err = net.Listen("tcp", s.config.Admin); err != nil {
+		return fmt.Errorf("admin port: %w", err)
+	}
+	srv := &http.Server{Handler: s.adminHandler(), ReadHeaderTimeout: readHeaderTimeout, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug)}
+	go srv.Serve(s.admin) //nolint:errcheck // ends with ErrServerClosed at Close
+	stops.push(srv.Close)
+	return nil
+}
+
+func (s *Server) startCluster(ctx context.Context, stops *stack) error {
+	c, err := cluster.Open(ctx, cluster.Config{
+		Dir: s.config.Data, Region: s.config.Region, Node: s.config.Name, Shards: s.config.Shards,
+		KeyWindow: s.config.KeyWindow, History: s.config.History,
+		Logger: s.logger.With("part", "cluster"), Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.cluster.Store(c)
+	stops.push(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		return c.Close(ctx)
+	})
+	return nil
+}
+
+// startPublic opens the public port. An error on failed ends the node.
+func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
+	c := s.cluster.Load()
+	e, err := edge.Listen(edge.Config{
+		Listen: s.config.Listen, Node: s.config.Name, Region: s.config.Region,
+		Endpoints: []string{s.endpoint()}, Origins: s.config.Origins,
+		Heartbeat:      s.config.Heartbeat,
+		MaxConnections: s.config.MaxConnections, MaxConnectionsPerIP: s.config.MaxConnectionsPerIP,
+		Ledger: c, Logger: s.logger.With("part", "edge"), Registerer: s.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.edge.Store(e)
+	a := api.New(api.Config{
+		Ledger: ledger{c, s}, Logger: s.logger.With("part", "api"), Registerer: s.registry, Origins: s.config.Origins,
+	})
+	srv := &http.Server{
+		Handler: s.publicHandler(a), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout,
+		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() {
+		if err := srv.Serve(e.HTTP()); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			ended <- fmt.Errorf("public HTTP: %w", err)
+		}
+	}()
+	stops.push(func() error { return s.stopPublic(e, a, srv) })
+	return ended, nil
+}
+
+// stopPublic lets the clients go before what they talk to: first nobody new, then
+// everybody is told, then the requests under way are finished.
+func (s *Server) stopPublic(e *edge.Edge, a *api.API, srv *http.Server) error {
+	s.cluster.Load().Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), s.config.Drain+stopTimeout)
+	defer cancel()
+	e.Drain(ctx, 0, []string{})
+	a.Drain()
+	err := srv.Shutdown(ctx)
+	return errors.Join(err, e.Close())
+}
+
+// endpoint is how clients reach this node's WebSocket.
+func (s *Server) endpoint() string {
+	base := s.config.Advertise
+	if base == "" {
+		base = "ws://" + s.config.Listen
+	}
+	return base + "/v1/ws"
+}
+
+// ledger is the cluster as the HTTP interface sees it, with what only the server
+// knows added to the mesh.
+type ledger struct {
+	*cluster.Cluster
+	server *Server
+}
+
+// Mesh implements api.Ledger.
+func (l ledger) Mesh() protocol.Mesh {
+	m := l.Cluster.Mesh()
+	for i := range m.Regions {
+		for j := range m.Regions[i].Nodes {
+			if n := &m.Regions[i].Nodes[j]; n.Name == l.server.config.Name {
+				n.Endpoint = l.server.endpoint()
+				n.Connections = l.server.edge.Load().Connections()
+			}
+		}
+	}
+	return m
+}
