@@ -73,7 +73,14 @@ func Open(ctx context.Context, config Config) (*Cluster, error) {
 }
 
 func (c *Cluster) open(ctx context.Context) (err error) {
-	c.bus, err = bus.Open(ctx, bus.Config{Dir: filepath.Join(c.dir.path, "nats"), Name: c.config.Node, Logger: c.logger.With("part", "bus")})
+	limit, err := storeLimit(c.dir.path)
+	if err != nil {
+		return err
+	}
+	c.bus, err = bus.Open(ctx, bus.Config{
+		Dir: filepath.Join(c.dir.path, "nats"), Name: c.config.Node,
+		StoreBytesMax: limit, Logger: c.logger.With("part", "bus"),
+	})
 	if err != nil {
 		return fmt.Errorf("start the engine: %w", err)
 	}

@@ -4,6 +4,8 @@ package cluster
 
 import (
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"syscall"
 )
 
@@ -13,16 +15,45 @@ const diskUsedMax = 0.80
 
 // diskProblem says that the file system of a directory is nearly full.
 func diskProblem(dir string) error {
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fs); err != nil {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
 		return fmt.Errorf("disk of %s: %w", dir, err)
 	}
-	total := float64(fs.Blocks-fs.Bfree) + float64(fs.Bavail)
+	total := float64(disk.Blocks-disk.Bfree) + float64(disk.Bavail)
 	if total == 0 {
 		return nil
 	}
-	if used := 1 - float64(fs.Bavail)/total; used > diskUsedMax {
+	if used := 1 - float64(disk.Bavail)/total; used > diskUsedMax {
 		return fmt.Errorf("the disk of %s is %.0f %% full, above %.0f %%", dir, used*100, diskUsedMax*100)
 	}
 	return nil
+}
+
+// diskReserved is the part of a disk's room that the engine leaves free.
+const diskReserved = 0.05
+
+// storeLimit is how much the engine may keep in dir: what it has and what is free,
+// less a reserve. At the limit it refuses writes cleanly; on a full disk it would
+// take none until the next start.
+func storeLimit(dir string) (int64, error) {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
+		return 0, fmt.Errorf("disk of %s: %w", dir, err)
+	}
+	var used int64
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			used += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("size of %s: %w", dir, err)
+	}
+	free := float64(disk.Bavail) * float64(disk.Bsize)
+	return used + int64(free*(1-diskReserved)), nil
 }

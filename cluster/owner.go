@@ -21,10 +21,17 @@ const (
 	expiriesMax      = 1024
 )
 
+// journal is what the owner needs of the log.
+type journal interface {
+	Append(ctx context.Context, data []byte, last uint64) (seq uint64, err error)
+	Bounds(ctx context.Context) (first, last uint64, err error)
+	Get(ctx context.Context, seq uint64) ([]byte, error)
+}
+
 // owner decides for a shard. Everything below queue belongs to run's goroutine.
 type owner struct {
 	config  *Config
-	log     *bus.Log
+	log     journal
 	replica *replica
 	queue   *queue
 	metrics *metrics
@@ -39,7 +46,7 @@ type owner struct {
 	failed  error                                      // why the owner can't go on
 }
 
-func newOwner(c *Config, log *bus.Log, r *replica, m *metrics) *owner {
+func newOwner(c *Config, log journal, r *replica, m *metrics) *owner {
 	return &owner{
 		config: c, log: log, replica: r, metrics: m, logger: c.Logger,
 		queue: newQueue(c.QueueMax), draft: ledger.NewDraft(r.state),

@@ -216,7 +216,9 @@ func TestServerLinesReachTheLogger(t *testing.T) {
 		defer mu.Unlock()
 		return out.Write(p)
 	})
-	b := openAt(t, t.TempDir(), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})) })
+	b := openAt(t, t.TempDir(), func(c *Config) {
+		c.Logger = slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
 	closeBus(t, b)
 	if s := out.String(); !strings.Contains(s, "part=nats") || strings.Contains(s, "level=INFO") {
 		t.Fatalf("log:\n%s", s)

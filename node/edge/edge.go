@@ -38,7 +38,7 @@ type Config struct {
 	Listen    string // host:port
 	Node      string
 	Region    string
-	Endpoints []string // told in hello; the first is this node's own
+	Endpoints []string // told in hello; empty: the address listened on
 	Origins   []string // allowed besides the request's own host
 
 	Heartbeat           time.Duration // 25 s
@@ -123,6 +123,9 @@ func Listen(config Config) (*Edge, error) {
 	if e.listener, err = poll.Listen(config.Listen); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", config.Listen, err)
 	}
+	if len(config.Endpoints) == 0 {
+		e.config.Endpoints = []string{"ws://" + e.listener.Addr().String() + "/v1/ws"}
+	}
 	e.http = newHandover(net.TCPAddrFromAddrPort(e.listener.Addr()))
 	for i := range config.Loops {
 		l, err := newLoop(e, i)
@@ -151,6 +154,9 @@ func (e *Edge) start() {
 
 // Addr is the public address, with the real port.
 func (e *Edge) Addr() netip.AddrPort { return e.listener.Addr() }
+
+// Endpoint is how clients reach this node.
+func (e *Edge) Endpoint() string { return e.config.Endpoints[0] }
 
 // HTTP is the listener on which requests arrive that are no WebSocket handshake.
 func (e *Edge) HTTP() net.Listener { return e.http }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -139,7 +141,7 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 	c := s.cluster.Load()
 	e, err := edge.Listen(edge.Config{
 		Listen: s.config.Listen, Node: s.config.Name, Region: s.config.Region,
-		Endpoints: []string{s.endpoint()}, Origins: s.config.Origins,
+		Endpoints: s.advertised(), Origins: s.config.Origins,
 		Heartbeat:      s.config.Heartbeat,
 		MaxConnections: s.config.MaxConnections, MaxConnectionsPerIP: s.config.MaxConnectionsPerIP,
 		Ledger: c, Logger: s.logger.With("part", "edge"), Registerer: s.registry,
@@ -177,13 +179,19 @@ func (s *Server) stopPublic(e *edge.Edge, a *api.API, srv *http.Server) error {
 	return errors.Join(err, e.Close())
 }
 
-// endpoint is how clients reach this node's WebSocket.
-func (s *Server) endpoint() string {
-	base := s.config.Advertise
-	if base == "" {
-		base = "ws://" + s.config.Listen
+// advertised is what clients are told as this node's endpoint where the address it
+// listens on won't do.
+func (s *Server) advertised() []string {
+	if s.config.Advertise != "" {
+		return []string{strings.TrimSuffix(s.config.Advertise, "/") + "/v1/ws"}
 	}
-	return base + "/v1/ws"
+	host, port, err := net.SplitHostPort(s.config.Listen)
+	if ip, bad := netip.ParseAddr(host); err == nil && (host == "" || bad == nil && ip.IsUnspecified()) && port != "0" {
+		if name, err := os.Hostname(); err == nil {
+			return []string{"ws://" + net.JoinHostPort(name, port) + "/v1/ws"}
+		}
+	}
+	return nil
 }
 
 // ledger is the cluster as the HTTP interface sees it, with what only the server
@@ -199,8 +207,8 @@ func (l ledger) Mesh() protocol.Mesh {
 	for i := range m.Regions {
 		for j := range m.Regions[i].Nodes {
 			if n := &m.Regions[i].Nodes[j]; n.Name == l.server.config.Name {
-				n.Endpoint = l.server.endpoint()
-				n.Connections = l.server.edge.Load().Connections()
+				e := l.server.edge.Load()
+				n.Endpoint, n.Connections = e.Endpoint(), e.Connections()
 			}
 		}
 	}

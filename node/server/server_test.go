@@ -1,0 +1,161 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+	"github.com/spf13/pflag"
+	"github.com/stockmesh/stockmesh/node/server"
+)
+
+// run starts a node in this process and stops it at the end of the test.
+func run(t *testing.T) *server.Server {
+	t.Helper()
+	c := server.Default()
+	c.Data, c.Listen, c.Admin = t.TempDir(), "127.0.0.1:0", "127.0.0.1:0"
+	s, err := server.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-s.Ready():
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Two nodes live in one process: nothing is global.
+func TestTwoNodesInOneProcess(t *testing.T) {
+	a, b := run(t), run(t)
+	for _, s := range []*server.Server{a, b} {
+		if status, _, err := post("http://"+s.Addr().String()+"/v1/adjustments", "k", `{"sku":"A","delta":1}`); err != nil || status != 200 {
+			t.Fatal(status, err)
+		}
+	}
+}
+
+// One port serves the console, HTTP and WebSockets.
+func TestOnePortServesAll(t *testing.T) {
+	s := run(t)
+	base := s.Addr().String()
+	res, err := http.Get("http://" + base + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := io.ReadAll(res.Body)
+	res.Body.Close()
+	if err != nil || !strings.Contains(string(page), "<title>stockmesh</title>") {
+		t.Fatalf("%s %v", page, err)
+	}
+	conn, _, err := websocket.Dial(t.Context(), "ws://"+base+"/v1/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	_, hello, err := conn.Read(t.Context())
+	if err != nil || !strings.HasPrefix(string(hello), `{"op":"hello"`) {
+		t.Fatalf("%s %v", hello, err)
+	}
+	status, v, err := fetch("http://" + base + "/v1/mesh")
+	node := v["regions"].([]any)[0].(map[string]any)["nodes"].([]any)[0].(map[string]any)
+	if err != nil || status != 200 || node["state"] != "serving" || node["connections"].(float64) < 1 {
+		t.Fatalf("%d %v %v", status, v, err)
+	}
+	if status, v, err := fetch("http://" + base + "/v1/nothing"); err != nil || status != 404 || v["code"] != "not_found" {
+		t.Fatalf("%d %v %v", status, v, err)
+	}
+}
+
+func TestAdminPort(t *testing.T) {
+	s := run(t)
+	for path, want := range map[string]string{
+		"/healthz":      "alive",
+		"/readyz":       `"status":"ready"`,
+		"/metrics":      "stockmesh_items ",
+		"/debug/pprof/": "goroutine",
+	} {
+		res, err := http.Get("http://" + s.AdminAddr() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || res.StatusCode != 200 || !strings.Contains(string(b), want) {
+			t.Errorf("%s: %d %.200s %v", path, res.StatusCode, b, err)
+		}
+	}
+}
+
+// Stopping tells clients where they stand, and closes them with 4200.
+func TestStoppingClosesWith4200(t *testing.T) {
+	c := server.Default()
+	c.Data, c.Listen, c.Admin = t.TempDir(), "127.0.0.1:0", "127.0.0.1:0"
+	s, err := server.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	<-s.Ready()
+	conn, _, err := websocket.Dial(t.Context(), "ws://"+s.Addr().String()+"/v1/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	cancel()
+	var last []byte
+	for {
+		_, msg, err := conn.Read(t.Context())
+		if err != nil {
+			var closed websocket.CloseError
+			if !errors.As(err, &closed) || closed.Code != 4200 {
+				t.Fatalf("got %v", err)
+			}
+			break
+		}
+		last = msg
+	}
+	if !strings.HasPrefix(string(last), `{"op":"goaway","reason":"drain"`) {
+		t.Fatalf("last message %s", last)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	c := server.Default()
+	f := pflag.NewFlagSet("node", pflag.ContinueOnError)
+	c.Bind(f)
+	if err := f.Parse([]string{"--region", "eu"}); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"STOCKMESH_REGION": "us", "STOCKMESH_MAX_CONNECTIONS_PER_IP": "7", "STOCKMESH_ORIGINS": "https://a,https://b"}
+	look := func(k string) (string, bool) { v, ok := env[k]; return v, ok }
+	if err := server.FromEnvironment(f, look); err != nil {
+		t.Fatal(err)
+	}
+	if c.Region != "eu" || c.MaxConnectionsPerIP != 7 || len(c.Origins) != 2 {
+		t.Fatalf("got %+v", c)
+	}
+	env["STOCKMESH_DRAIN"] = "soon"
+	if err := server.FromEnvironment(f, look); err == nil || !strings.Contains(err.Error(), "STOCKMESH_DRAIN") {
+		t.Fatalf("got %v", err)
+	}
+}
