@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
@@ -136,14 +137,27 @@ func BenchmarkSnapshot(b *testing.B) {
 		sb.decide(b)
 		sb.apply(b, sb.state, sb.draft.Round())
 	}
+	var buf bytes.Buffer
 	b.Run("write", func(b *testing.B) {
-		var size int
 		for b.Loop() {
-			size = 0
-			if _, err := sb.state.Snapshot(func(p []byte) error { size += len(p); return nil }); err != nil {
+			buf.Reset()
+			if _, err := sb.state.Snapshot(func(p []byte) error { buf.Write(p); return nil }); err != nil {
 				b.Fatal(err)
 			}
 		}
-		b.SetBytes(int64(size))
+		b.SetBytes(int64(buf.Len()))
+	})
+	b.Run("load", func(b *testing.B) {
+		b.SetBytes(int64(buf.Len()))
+		for b.Loop() {
+			if _, err := Load(bytes.NewReader(buf.Bytes())); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("digest", func(b *testing.B) {
+		for b.Loop() {
+			sb.state.Digest()
+		}
 	})
 }

@@ -41,6 +41,8 @@ type reader struct {
 	// text is what b was at first, where strings may share one copy of it. They
 	// keep all of it alive, so what is to last longer must be cloned.
 	text string
+
+	events []Event // free ones of a larger piece
 }
 
 func (r *reader) fail(what string) {

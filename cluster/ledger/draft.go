@@ -20,8 +20,9 @@ type Draft struct {
 	reservations map[string]*reservation
 	keys         map[keyHash]int // index of the record that holds the outcome
 	movements    uint32
-	bytes        int // of the records before measured, see Size
+	bytes        int // of the records before measured and items before named, see Size
 	measured     int
+	named        int
 	scratch      []byte
 	touched      []uint32
 
@@ -56,7 +57,7 @@ func (d *Draft) Reset(now protocol.Time, nonce uint64) {
 	clear(d.entries)
 	clear(d.events)
 	d.entries, d.events, d.outcomes, d.movements = d.entries[:0], d.events[:0], d.outcomes[:0], 0
-	d.bytes, d.measured = 0, 0
+	d.bytes, d.measured, d.named = 0, 0, 0
 	clear(d.index)
 	clear(d.reservations)
 	clear(d.keys)

@@ -26,5 +26,8 @@ func (d *Draft) Size() int {
 			len(rec.Reservation) + len(rec.User) + len(rec.Outcome) +
 			len(rec.Events)*eventBytes + len(rec.Lines)*lineBytes
 	}
-	return d.bytes + len(d.round.Items)*32
+	for ; d.named < len(d.round.Items); d.named++ {
+		d.bytes += 4 + len(d.round.Items[d.named].SKU) + len(d.round.Items[d.named].Location)
+	}
+	return d.bytes
 }

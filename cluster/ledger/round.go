@@ -254,7 +254,7 @@ func (r *reader) record(rec *Record, items int) {
 		rec.Epoch, rec.Node = r.uint(), r.string()
 	}
 	if f&hasEvents != 0 {
-		rec.Events = make([]Event, r.count(eventBytesMin))
+		rec.Events = r.eventsOf(r.count(eventBytesMin))
 		for i := range rec.Events {
 			r.event(&rec.Events[i], rec.Type, items)
 		}
@@ -262,6 +262,18 @@ func (r *reader) record(rec *Record, items int) {
 	if f == 0 || f != rec.flags() {
 		r.fail("flags without their fields")
 	}
+}
+
+// eventsOf carves n events out of a larger piece, which is no larger than what is
+// left to read may need.
+func (r *reader) eventsOf(n int) []Event {
+	const piece = 64
+	if len(r.events) < n {
+		r.events = make([]Event, max(n, min(piece, len(r.b)/eventBytesMin)))
+	}
+	events := r.events[:n:n]
+	r.events = r.events[n:]
+	return events
 }
 
 func (r *reader) event(ev *Event, t Type, items int) {

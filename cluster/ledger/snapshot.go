@@ -42,27 +42,25 @@ var ErrRotated = errors.New("keys were rotated during the snapshot")
 // away. It returns the log sequence the snapshot stands for, after which the log
 // must be kept.
 func (s *State) Snapshot(emit func(slice []byte) error) (seq uint64, err error) {
-	sw := &snapshotWriter{state: s, emit: emit, generation: s.generation}
+	return s.snapshot(sliceBytes, emit)
+}
+
+func (s *State) snapshot(slice int, emit func(slice []byte) error) (seq uint64, err error) {
+	sw := &snapshotWriter{state: s, slice: slice, emit: emit, generation: s.generation}
 	seq = s.seq
-	sw.header()
-	for i := 0; i < len(s.items) && sw.err == nil; i++ {
-		sw.entry(tagItem, func(w *writer) { w.storedItem(&s.items[i]) })
-	}
-	// Live reservations come before ended ones: one that ends in between is
-	// written twice rather than not at all.
-	for _, r := range s.live {
-		sw.entry(tagLive, func(w *writer) { w.reservation(&r.Reservation) })
-	}
-	for n, g := range []*generation{&s.past, &s.now} {
-		sw.generationEntries(byte(n), g)
-	}
-	sw.entry(tagEnd, func(w *writer) { w.uint(max(s.seq, s.settled)) })
+	sw.entry(s.writeHeader)
+	s.entries(sw.entry)
+	sw.entry(func(w *writer) {
+		w.byte(tagEnd)
+		w.uint(max(s.seq, s.settled))
+	})
 	sw.flush()
 	return seq, sw.err
 }
 
 type snapshotWriter struct {
 	state      *State
+	slice      int // bytes
 	emit       func([]byte) error
 	generation uint64
 	buf        []byte
@@ -70,8 +68,7 @@ type snapshotWriter struct {
 	err        error
 }
 
-func (sw *snapshotWriter) header() {
-	s, w := sw.state, writer{}
+func (s *State) writeHeader(w *writer) {
 	w.byte(snapshotFormat)
 	w.string(s.region)
 	w.uint(uint64(s.shard))
@@ -80,52 +77,71 @@ func (sw *snapshotWriter) header() {
 	w.uint(s.epoch)
 	w.uint(s.generation)
 	w.int(int64(s.rotatedAt))
-	sw.buf = binary.AppendUvarint(sw.buf, uint64(len(w.b)))
-	sw.buf = append(sw.buf, w.b...)
 }
 
-func (sw *snapshotWriter) entry(tag byte, write func(*writer)) {
-	if sw.err != nil {
-		return
+// entries gives every entry to put until that returns false. Rounds may be applied
+// while put runs.
+func (s *State) entries(put func(write func(*writer)) bool) {
+	for i := 0; i < len(s.items); i++ {
+		if !put(func(w *writer) { w.byte(tagItem); w.storedItem(&s.items[i]) }) {
+			return
+		}
 	}
-	sw.scratch.b = append(sw.scratch.b[:0], tag)
+	// Live reservations come before ended ones: one that ends in between is
+	// written twice rather than not at all.
+	for _, r := range s.live {
+		if !put(func(w *writer) { w.byte(tagLive); w.reservation(&r.Reservation) }) {
+			return
+		}
+	}
+	_ = s.past.entries(0, put) && s.now.entries(1, put)
+}
+
+func (g *generation) entries(n byte, put func(write func(*writer)) bool) bool {
+	for _, r := range g.ended {
+		if !put(func(w *writer) { w.byte(tagEnded); w.byte(n); w.reservation(&r.Reservation) }) {
+			return false
+		}
+	}
+	for id := range g.keys.index {
+		print, outcome, _ := g.keys.get(id)
+		if !put(func(w *writer) { w.key(n, &id, print, outcome) }) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *writer) key(generation byte, id *keyHash, print uint64, outcome []byte) {
+	w.byte(tagKey)
+	w.byte(generation)
+	w.b = append(w.b, id[:]...)
+	w.fixed(print)
+	w.bytes(outcome)
+}
+
+func (sw *snapshotWriter) entry(write func(*writer)) bool {
+	if sw.err != nil {
+		return false
+	}
+	sw.scratch.b = sw.scratch.b[:0]
 	write(&sw.scratch)
 	sw.buf = binary.AppendUvarint(sw.buf, uint64(len(sw.scratch.b)))
 	sw.buf = append(sw.buf, sw.scratch.b...)
-	if len(sw.buf) >= sliceBytes {
+	if len(sw.buf) >= sw.slice {
 		sw.flush()
 	}
+	return sw.err == nil
 }
 
 func (sw *snapshotWriter) flush() {
-	if sw.err != nil {
+	if sw.err != nil || len(sw.buf) == 0 {
 		return
 	}
 	if sw.err = sw.emit(sw.buf); sw.err == nil && sw.state.generation != sw.generation {
 		sw.err = ErrRotated
 	}
 	sw.buf = sw.buf[:0]
-}
-
-func (sw *snapshotWriter) generationEntries(n byte, g *generation) {
-	for _, r := range g.ended {
-		sw.entry(tagEnded, func(w *writer) { w.byte(n); w.reservation(&r.Reservation) })
-		if sw.err != nil {
-			return
-		}
-	}
-	for id := range g.keys.index {
-		print, outcome, _ := g.keys.get(id)
-		sw.entry(tagKey, func(w *writer) {
-			w.byte(n)
-			w.b = append(w.b, id[:]...)
-			w.fixed(print)
-			w.bytes(outcome)
-		})
-		if sw.err != nil {
-			return
-		}
-	}
 }
 
 func (w *writer) storedItem(it *item) {
@@ -194,6 +210,7 @@ func Load(r io.Reader) (*State, error) {
 			return nil, fmt.Errorf("snapshot: %w", err)
 		}
 		if done {
+			s.dropOutdated()
 			return s, nil
 		}
 	}
