@@ -262,13 +262,6 @@ func TestDirectoryRefusals(t *testing.T) {
 	}
 	refuse(config(stranger), "thesis.doc")
 
-	delete := func(stream string) {
-		withEngine(t, dir, func(js jetstream.JetStream) {
-			if err := js.DeleteStream(t.Context(), stream); err != nil {
-				t.Fatal(err)
-			}
-		})
-	}
 	// A log that ends before what the bucket was told is committed.
 	withEngine(t, dir, func(js jetstream.JetStream) {
 		kv, err := js.KeyValue(t.Context(), "stock")
@@ -280,7 +273,9 @@ func TestDirectoryRefusals(t *testing.T) {
 		}
 	})
 	refuse(config(dir), "rounds are missing")
-	delete("LOG_0")
+	if err := os.RemoveAll(filepath.Join(dir, "nats", "jetstream", "$G", "streams", "LOG_0")); err != nil {
+		t.Fatal(err)
+	}
 	refuse(config(dir), "log is missing")
 	if err := os.WriteFile(filepath.Join(dir, "stockmesh.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)

@@ -97,8 +97,7 @@ func drained(r interface{ Read([]byte) (int, error) }) error {
 func replay(ctx context.Context, logger *slog.Logger, log *bus.Log, state *ledger.State, last uint64) error {
 	from, start, told := state.Seq()+1, time.Now(), time.Now()
 	err := log.Read(ctx, from, last, func(seq uint64, data []byte) error {
-		// The state keeps strings of the round, the reader reuses data.
-		round, err := ledger.Decode(append([]byte(nil), data...))
+		round, err := ledger.Decode(data)
 		if err != nil {
 			return fmt.Errorf("round %d: %w", seq, err)
 		}

@@ -90,6 +90,8 @@ func (s *snapshotter) write(ctx context.Context) error {
 	s.size.Store(size)
 	s.metrics.snapshots.Inc()
 	s.logger.Info("snapshot written", "name", name, "bytes", size, "took", time.Since(start).Round(time.Millisecond))
+	// Once it is written, what it makes needless goes, even while the node stops.
+	ctx = context.WithoutCancel(ctx)
 	oldest, err := s.dropOld(ctx)
 	if err != nil {
 		return err
