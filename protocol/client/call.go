@@ -1,0 +1,252 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// call is one command on its way. The client's mu guards all but done, and msg
+// and err once done is closed.
+type call struct {
+	id        uint64
+	cmd       protocol.Command
+	body      []byte
+	sentTo    string // region it was first sent to
+	only      *link  // meant for this link; nil: for any
+	abandoned bool   // nobody waits; not to be sent again
+	done      chan struct{}
+	msg       []byte // the reply
+	err       error
+}
+
+func (p *call) finish(msg []byte, err error) {
+	p.msg, p.err = msg, err
+	close(p.done)
+}
+
+// encode writes the command as it is to be sent next.
+func (p *call) encode() { p.body = appendCommand(p.body[:0], &p.cmd, p.id) }
+
+// Do sends any command and waits for its answer. A write without Key gets one.
+// Errors: a *protocol.Error as the node sent it (or as protocol.Command.Check
+// found it, nothing being sent), the context's, ErrClosed, a *CloseError.
+func (c *Client) Do(ctx context.Context, cmd protocol.Command) (Reply, error) {
+	var r Reply
+	err := c.do(ctx, cmd, nil, func(msg []byte) (err error) {
+		r.Replayed, err = decodeReply(msg, &r)
+		return err
+	})
+	return r, err
+}
+
+// Submit is Do for those who only need to know that the command was done.
+func (c *Client) Submit(ctx context.Context, cmd protocol.Command) error {
+	return c.do(ctx, cmd, nil, acknowledged)
+}
+
+// do sends the command until it is answered for good; read says what an answer
+// means. With a link given it goes to that one only.
+func (c *Client) do(ctx context.Context, cmd protocol.Command, only *link, read func(msg []byte) error) error {
+	if cmd.Op.IsWrite() && cmd.Key == "" {
+		cmd.Key = uuid.NewString()
+	}
+	if err := check(&cmd); err != nil {
+		return err
+	}
+	backoff := newBackoff(&c.cfg)
+	for {
+		p := &call{cmd: cmd, only: only}
+		if err := c.exchange(ctx, p); err != nil {
+			return err
+		}
+		err := read(p.msg)
+		var refused *protocol.Error
+		if err == nil || !errors.As(err, &refused) || !refused.Retryable || c.cfg.FailFast {
+			return err
+		}
+		cmd.Home = homeAfter(p, refused)
+		if late := pause(ctx, max(retryPause(refused), backoff.NextBackOff())); late != nil {
+			return fmt.Errorf("%w (%w)", refused, late)
+		}
+	}
+}
+
+// check refuses what a node would refuse, above all text that would break the
+// connection under every other call.
+func check(cmd *protocol.Command) error {
+	for _, s := range []string{cmd.Key, cmd.Token, cmd.Before} {
+		if !utf8.ValidString(s) {
+			return protocol.BadRequest("%.40q is not valid UTF-8", s)
+		}
+	}
+	if err := cmd.Check(); err != nil {
+		return err
+	}
+	return nil
+}
+
+func retryPause(e *protocol.Error) time.Duration {
+	return time.Duration(e.RetryAfterMS) * time.Millisecond
+}
+
+// homeAfter names the region that a refused write must go to next: where it may
+// have been applied without our knowing, else anywhere.
+func homeAfter(p *call, e *protocol.Error) string {
+	if p.cmd.Op.IsWrite() && p.cmd.Home == "" && e.Details != nil && e.Details.Outcome == "unknown" {
+		return p.sentTo
+	}
+	return p.cmd.Home
+}
+
+// exchange queues the call and waits for its reply.
+func (c *Client) exchange(ctx context.Context, p *call) error {
+	p.id = c.lastID.Add(1)
+	p.done = make(chan struct{})
+	p.encode()
+	if err := c.enqueue(p); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		c.abandon(p)
+		return fmt.Errorf("client: %s: %w", p.cmd.Op, ctx.Err())
+	case <-c.ctx.Done():
+		c.abandon(p)
+		return c.reason()
+	}
+}
+
+func (c *Client) reason() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *Client) enqueue(p *call) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	c.queue = append(c.queue, p)
+	c.wakeLink()
+	return nil
+}
+
+// abandon forgets a call. Sent ones keep their place among the pending, for the
+// node still has them in flight.
+func (c *Client) abandon(p *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.abandoned = true
+	if i := slices.Index(c.queue, p); i >= 0 {
+		c.queue = slices.Delete(c.queue, i, i+1)
+	}
+}
+
+// wakeLink makes the link look at the queue. Called with mu held.
+func (c *Client) wakeLink() {
+	if c.link != nil && len(c.queue) > 0 {
+		nudge(c.link.wake)
+	}
+}
+
+// take moves as many calls as one message and the link's limits allow from the
+// queue to the link and appends the message that sends them.
+func (c *Client) take(l *link, buf []byte) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.link != l || l.pending == nil {
+		return buf
+	}
+	limits := &l.hello.Limits
+	taken, count := 0, 0
+	for _, p := range c.queue {
+		if count == protocol.CommandsMax || len(l.pending) >= limits.InFlight {
+			break
+		}
+		if err := p.prepare(l); err != nil {
+			p.finish(nil, err)
+			taken++
+			continue
+		}
+		if count > 0 && len(buf)+len(p.body)+2 > limits.MessageBytes {
+			break
+		}
+		l.pending[p.id] = p
+		buf = append(append(buf, ','), p.body...)
+		taken++
+		count++
+	}
+	c.queue = slices.Delete(c.queue, 0, taken)
+	return frame(buf, count)
+}
+
+// prepare makes the call ready to be sent over l, or says why it can't be.
+func (p *call) prepare(l *link) error {
+	if p.only != nil && p.only != l {
+		return errLinkLost
+	}
+	if p.sentTo == "" {
+		p.sentTo = l.hello.Region
+	} else if p.cmd.Op.IsWrite() && p.cmd.Home == "" {
+		p.cmd.Home = p.sentTo
+		p.encode()
+	}
+	if limit := l.hello.Limits.MessageBytes; len(p.body) > limit {
+		return protocol.NewError(protocol.CodeTooLarge, "the command takes %d bytes, the node's limit is %d", len(p.body), limit)
+	}
+	return nil
+}
+
+// frame makes a message of count commands, each behind a comma.
+func frame(buf []byte, count int) []byte {
+	if count > 1 {
+		buf[0] = '['
+		return append(buf, ']')
+	}
+	if count == 1 {
+		return buf[1:]
+	}
+	return buf
+}
+
+// answer hands a reply to the call it belongs to.
+func (c *Client) answer(l *link, id uint64, msg []byte) {
+	c.mu.Lock()
+	p := l.pending[id]
+	delete(l.pending, id)
+	c.wakeLink()
+	c.mu.Unlock()
+	nudge(l.answered)
+	if p != nil {
+		p.finish(msg, nil)
+	}
+}
+
+// answerAll hands an error without id to every call in flight: the node could
+// not read the message, so none of them will be answered.
+func (c *Client) answerAll(l *link, msg []byte) error {
+	_, refused := decodeReply(msg, &Reply{})
+	if refused == nil {
+		return errors.New("a reply without id")
+	}
+	c.mu.Lock()
+	lost := l.pending
+	l.pending = map[uint64]*call{}
+	c.mu.Unlock()
+	for _, p := range lost {
+		p.finish(nil, refused)
+	}
+	return refused
+}

@@ -1,0 +1,95 @@
+package client
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// DefaultEndpoint is where a node listens when nothing is configured.
+const DefaultEndpoint = "http://127.0.0.1:8080"
+
+const defaultPort = "8080"
+
+// Config says where the nodes are and how patient the client is. The zero value
+// of every field but Endpoints is usable.
+type Config struct {
+	// Endpoints of any nodes of the mesh: ws://, wss://, http://, https:// or
+	// host:port. The first Dial tries them in this order, later ones at random.
+	Endpoints []string
+	Token     string       // bearer token; empty: none
+	TLS       *tls.Config  // for wss and https; nil: the system's roots
+	Logger    *slog.Logger // connections made and lost; nil: silent
+
+	// Wait makes Dial try until its context ends. Otherwise it fails when
+	// every endpoint was tried once.
+	Wait bool
+	// FailFast returns retryable errors instead of trying again until the
+	// caller's context ends. Lost connections are still mended.
+	FailFast bool
+
+	DialTimeout time.Duration // one attempt up to the node's hello; 0: 5 s
+	BackoffMin  time.Duration // mean of the first pause between attempts; 0: 50 ms
+	BackoffMax  time.Duration // largest mean pause; 0: 2 s
+	PauseMin    time.Duration // least pause after a 41xx close; 0: 1 s
+}
+
+func (cfg *Config) setDefaults() error {
+	if len(cfg.Endpoints) == 0 {
+		return errors.New("no endpoints configured")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&cfg.DialTimeout, 5 * time.Second},
+		{&cfg.BackoffMin, 50 * time.Millisecond},
+		{&cfg.BackoffMax, 2 * time.Second},
+		{&cfg.PauseMin, time.Second},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if cfg.BackoffMin > cfg.BackoffMax {
+		return fmt.Errorf("BackoffMin %v is above BackoffMax %v", cfg.BackoffMin, cfg.BackoffMax)
+	}
+	return nil
+}
+
+// parseEndpoint returns the endpoint as ws://host:port or wss://host:port,
+// without a path.
+func parseEndpoint(s string) (string, error) {
+	s = strings.TrimSpace(s)
+	if !strings.Contains(s, "://") {
+		s = "ws://" + s
+		if u, err := url.Parse(s); err == nil && u.Port() == "" && u.Hostname() != "" {
+			s = "ws://" + net.JoinHostPort(u.Hostname(), defaultPort)
+		}
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return "", fmt.Errorf("endpoint %q: %w", s, err)
+	}
+	if u.Hostname() == "" {
+		return "", fmt.Errorf("endpoint %q names no host", s)
+	}
+	switch u.Scheme {
+	case "ws", "http":
+		return "ws://" + u.Host, nil
+	case "wss", "https":
+		return "wss://" + u.Host, nil
+	}
+	return "", fmt.Errorf("endpoint %q: want ws, wss, http or https", s)
+}
+
+// httpBase returns the http:// or https:// form of an endpoint.
+func httpBase(endpoint string) string { return "http" + strings.TrimPrefix(endpoint, "ws") }

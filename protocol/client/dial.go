@@ -1,0 +1,119 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// readBytesMax bounds one message of a node.
+const readBytesMax = 8 << 20
+
+// busyError is a handshake that was turned away for now.
+type busyError struct {
+	endpoint string
+	status   int
+	after    time.Duration
+}
+
+func (e *busyError) Error() string {
+	return fmt.Sprintf("%s is busy (%d)", e.endpoint, e.status)
+}
+
+// isPermanent reports whether a failed attempt to connect forbids another.
+func isPermanent(err error) bool {
+	var refused *protocol.Error
+	var closed *CloseError
+	return errors.As(err, &refused) || errors.As(err, &closed)
+}
+
+// dialOne connects to an endpoint and reads the node's hello.
+func (c *Client) dialOne(ctx context.Context, endpoint string) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
+	defer cancel()
+	header := http.Header{}
+	if c.cfg.Token != "" {
+		header.Set("Authorization", "Bearer "+c.cfg.Token)
+	}
+	l := newLink(c, endpoint)
+	conn, response, err := websocket.Dial(ctx, endpoint+"/v1/ws", &websocket.DialOptions{
+		HTTPClient:   c.http,
+		HTTPHeader:   header,
+		Subprotocols: []string{protocol.SubprotocolJSON},
+		OnPingReceived: func(context.Context, []byte) bool {
+			l.heard.Add(1)
+			return true
+		},
+	})
+	if err != nil {
+		return nil, handshakeError(endpoint, response, err)
+	}
+	conn.SetReadLimit(readBytesMax)
+	l.conn = conn
+	if err := l.readHello(ctx); err != nil {
+		conn.CloseNow()
+		if endingOf(err) == endForGood {
+			return nil, closeError(endpoint, err)
+		}
+		return nil, fmt.Errorf("%s: no hello: %w", endpoint, err)
+	}
+	return l, nil
+}
+
+func handshakeError(endpoint string, r *http.Response, err error) error {
+	if r == nil {
+		var plain *net.OpError
+		if errors.As(err, &plain) {
+			err = plain // what failed, without the layers that passed it on
+		}
+		return fmt.Errorf("%s: %w", endpoint, err)
+	}
+	switch r.StatusCode {
+	case http.StatusUnauthorized:
+		return problem(r, protocol.CodeUnauthorized)
+	case http.StatusForbidden:
+		return problem(r, protocol.CodeForbidden)
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return &busyError{endpoint, r.StatusCode, retryAfter(r)}
+	}
+	return fmt.Errorf("%s: %w", endpoint, err)
+}
+
+func retryAfter(r *http.Response) time.Duration {
+	seconds, err := strconv.Atoi(strings.TrimSpace(r.Header.Get("Retry-After")))
+	if err != nil || seconds < 0 {
+		return 0
+	}
+	return time.Duration(min(seconds, 60)) * time.Second
+}
+
+// problem reads an RFC 9457 body as the error it stands for; code is used where
+// the body says nothing.
+func problem(r *http.Response, code protocol.Code) *protocol.Error {
+	body, _ := io.ReadAll(io.LimitReader(r.Body, protocol.MessageBytesMax))
+	var p struct {
+		protocol.Error
+		Title  string `json:"title"`
+		Detail string `json:"detail"`
+	}
+	if protocol.UnmarshalJSON(body, &p) != nil || p.Code == "" {
+		return protocol.NewError(code, "%s", r.Status)
+	}
+	e := p.Error
+	for _, text := range []string{p.Detail, p.Title} {
+		if e.Message == "" {
+			e.Message = text
+		}
+	}
+	return &e
+}

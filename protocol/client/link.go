@@ -1,0 +1,287 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// closeWait bounds the closing handshake.
+const closeWait = time.Second
+
+// link is one connection to one node. The client's mu guards pending.
+type link struct {
+	client   *Client
+	endpoint string
+	conn     *websocket.Conn
+	hello    protocol.Hello
+	since    time.Time
+
+	ctx      context.Context
+	cancel   context.CancelFunc
+	pending  map[uint64]*call // sent and not answered
+	wake     chan struct{}    // something may be sent
+	answered chan struct{}    // something was answered
+	heard    atomic.Uint64    // messages and pings of the node
+	goaway   chan struct{}    // closed at the node's goaway
+	leaveBy  atomic.Int64     // its deadline_ms
+	ended    chan struct{}    // closed when err is set and all is handed back
+	err      error
+	stock    stockPush // reused by the reader
+}
+
+func newLink(c *Client, endpoint string) *link {
+	l := &link{
+		client:   c,
+		endpoint: endpoint,
+		since:    time.Now(),
+		pending:  map[uint64]*call{},
+		wake:     make(chan struct{}, 1),
+		answered: make(chan struct{}, 1),
+		goaway:   make(chan struct{}),
+		ended:    make(chan struct{}),
+	}
+	// Not the client's context: a closing client still says goodbye.
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
+func (l *link) readHello(ctx context.Context) error {
+	_, msg, err := l.conn.Read(ctx)
+	if err != nil {
+		return err
+	}
+	if err := protocol.UnmarshalJSON(msg, &l.hello); err != nil {
+		return err
+	}
+	if l.hello.Op != "hello" || l.hello.Protocol != protocol.ProtocolVersion {
+		return fmt.Errorf("want a hello of protocol %d, not %.80q", protocol.ProtocolVersion, msg)
+	}
+	limits := &l.hello.Limits
+	if limits.MessageBytes <= 0 {
+		limits.MessageBytes = protocol.MessageBytesMax
+	}
+	if limits.InFlight <= 0 {
+		limits.InFlight = protocol.InFlightMax
+	}
+	return nil
+}
+
+// run serves the link until it fails or is closed, then gives back what was not
+// answered.
+func (l *link) run() {
+	var wg sync.WaitGroup
+	wg.Go(l.write)
+	wg.Go(l.watch)
+	err := l.read()
+	l.cancel()
+	l.conn.CloseNow()
+	wg.Wait()
+	l.err = err
+	l.client.detach(l, err)
+	close(l.ended)
+}
+
+// close ends the link in good order, or without it where the node does not
+// answer the closing handshake in time.
+func (l *link) close() {
+	timer := time.AfterFunc(closeWait, l.cancel)
+	defer timer.Stop()
+	l.conn.Close(websocket.StatusNormalClosure, "")
+	l.cancel()
+}
+
+func (l *link) hasEnded() bool {
+	select {
+	case <-l.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *link) deadline() time.Duration { return time.Duration(l.leaveBy.Load()) * time.Millisecond }
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// write sends the queue, as much as fits into each message.
+func (l *link) write() {
+	buf := make([]byte, 0, 4096)
+	for {
+		buf = l.client.take(l, buf[:0])
+		if len(buf) == 0 {
+			select {
+			case <-l.wake:
+				// Others who were just answered are about to queue more.
+				runtime.Gosched()
+				continue
+			case <-l.ctx.Done():
+				return
+			}
+		}
+		if err := l.conn.Write(l.ctx, websocket.MessageText, buf); err != nil {
+			l.conn.CloseNow()
+			return
+		}
+	}
+}
+
+// watch gives the link up when its node was silent for two periods.
+func (l *link) watch() {
+	period := time.Duration(l.hello.HeartbeatMS) * time.Millisecond
+	if period <= 0 {
+		return
+	}
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for silent, last := 0, l.heard.Load(); silent < 2; silent++ {
+		select {
+		case <-tick.C:
+		case <-l.ctx.Done():
+			return
+		}
+		if now := l.heard.Load(); now != last {
+			silent, last = -1, now
+		}
+	}
+	l.client.cfg.Logger.Warn("node is silent", "endpoint", l.endpoint)
+	l.cancel()
+}
+
+// read handles the node's messages until the connection ends.
+func (l *link) read() error {
+	var buf bytes.Buffer
+	for {
+		_, r, err := l.conn.Reader(l.ctx)
+		if err != nil {
+			return err
+		}
+		buf.Reset()
+		if _, err := io.Copy(&buf, r); err != nil {
+			return err
+		}
+		l.heard.Add(1)
+		if err := l.handle(buf.Bytes()); err != nil {
+			return fmt.Errorf("%s: %w", l.endpoint, err)
+		}
+	}
+}
+
+func (l *link) handle(msg []byte) error {
+	h, err := peek(msg)
+	if err != nil {
+		return err
+	}
+	switch {
+	case h.isReply && h.hasID:
+		l.client.answer(l, h.id, bytes.Clone(msg))
+		return nil
+	case h.isReply:
+		return l.client.answerAll(l, msg)
+	}
+	return l.push(h.op, msg)
+}
+
+func (l *link) push(op string, msg []byte) error {
+	switch op {
+	case "stock":
+		l.stock.Items = l.stock.Items[:0]
+		if err := protocol.UnmarshalJSON(msg, &l.stock); err != nil {
+			return err
+		}
+		l.client.eachSub(func(s *Subscription) { s.items(l.stock.Items) })
+	case "cursor":
+		var p cursorPush
+		if err := protocol.UnmarshalJSON(msg, &p); err != nil {
+			return err
+		}
+		v, err := protocol.ParseVector(p.Cursor)
+		if err != nil {
+			return err
+		}
+		l.client.eachSub(func(s *Subscription) { s.advance(l, v) })
+	case "reservation":
+		var p reservationPush
+		if err := protocol.UnmarshalJSON(msg, &p); err != nil {
+			return err
+		}
+		l.client.eachSub(func(s *Subscription) { s.reservation(p.Reservation) })
+	case "goaway":
+		return l.leave(msg)
+	}
+	return nil // an op of a later version
+}
+
+func (l *link) leave(msg []byte) error {
+	var g protocol.Goaway
+	if err := protocol.UnmarshalJSON(msg, &g); err != nil {
+		return err
+	}
+	select {
+	case <-l.goaway:
+		return nil
+	default:
+	}
+	l.client.cfg.Logger.Info("node goes away", "endpoint", l.endpoint, "reason", g.Reason)
+	l.client.endpoints.learn(l.endpoint, slices.Concat(g.Endpoints, l.hello.Endpoints))
+	l.leaveBy.Store(g.DeadlineMS)
+	close(l.goaway)
+	return nil
+}
+
+// detach takes an ended link from under the client. What it had not answered
+// goes back to the head of the queue, except calls that were meant for it only.
+func (c *Client) detach(l *link, err error) {
+	c.mu.Lock()
+	var lost, again []*call
+	for _, p := range l.pending {
+		switch {
+		case p.abandoned:
+		case p.only == l || c.err != nil:
+			lost = append(lost, p)
+		default:
+			again = append(again, p)
+		}
+	}
+	l.pending = nil
+	slices.SortFunc(again, func(a, b *call) int { return int(a.id) - int(b.id) })
+	c.queue = append(again, c.queue...)
+	if c.link == l {
+		c.link = nil
+		c.signal()
+	}
+	c.wakeLink()
+	reason := errLinkLost
+	if c.err != nil {
+		reason = c.err
+	}
+	c.mu.Unlock()
+	for _, p := range lost {
+		p.finish(nil, reason)
+	}
+	if !errors.Is(err, context.Canceled) {
+		c.cfg.Logger.Info("connection ended", "endpoint", l.endpoint, "resend", len(again), "error", err)
+	}
+}
+
+// sameNode reports whether both links lead to one node, which may be known
+// under several endpoints.
+func (l *link) sameNode(o *link) bool {
+	return l.hello.Region == o.hello.Region && l.hello.Node == o.hello.Node
+}
