@@ -111,7 +111,9 @@ func (c *Cluster) open(ctx context.Context) (err error) {
 		return err
 	}
 	c.snaps = newSnapshotter(&c.config, archive, c.log, c.replica, c.metrics)
-	c.history = newHistorian(c.log, c.replica)
+	if c.history, err = newHistorian(c.log, c.replica); err != nil {
+		return err
+	}
 	c.owner = newOwner(&c.config, c.log, c.replica, c.metrics)
 	c.owner.onRound = c.committed
 	if err := c.owner.takeOver(ctx); err != nil {

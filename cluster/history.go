@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/stockmesh/stockmesh/cluster/bus"
 	"github.com/stockmesh/stockmesh/cluster/ledger"
 	"github.com/stockmesh/stockmesh/protocol"
@@ -16,12 +17,43 @@ type historian struct {
 	log     *bus.Log
 	replica *replica
 	slots   chan struct{} // bounds the walks under way
+	rounds  *lru.Cache[uint64, *ledger.Round]
 }
 
-const walksMax = 8
+const (
+	walksMax = 8
 
-func newHistorian(l *bus.Log, r *replica) *historian {
-	return &historian{log: l, replica: r, slots: make(chan struct{}, walksMax)}
+	// Busy items share rounds, so walks meet the same ones again. Decoded they take
+	// some ten times their bytes: at most about 80 MB are kept.
+	roundsKept     = 128
+	roundBytesKeep = 64 << 10
+)
+
+func newHistorian(l *bus.Log, r *replica) (*historian, error) {
+	rounds, err := lru.New[uint64, *ledger.Round](roundsKept)
+	if err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	return &historian{log: l, replica: r, slots: make(chan struct{}, walksMax), rounds: rounds}, nil
+}
+
+// round reads and decodes a round, or finds it among those read lately.
+func (h *historian) round(ctx context.Context, seq uint64) (*ledger.Round, error) {
+	if round, ok := h.rounds.Get(seq); ok {
+		return round, nil
+	}
+	data, err := h.log.Get(ctx, seq)
+	if err != nil {
+		return nil, fmt.Errorf("round %d: %w", seq, err)
+	}
+	round, err := ledger.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("round %d: %w", seq, err)
+	}
+	if len(data) <= roundBytesKeep {
+		h.rounds.Add(seq, round)
+	}
+	return round, nil
 }
 
 // answer runs on a goroutine of its own, which the caller waits for.
@@ -75,9 +107,9 @@ func (h *historian) page(ctx context.Context, c *protocol.Command) (protocol.Res
 // of a busy item stand together.
 type walk struct {
 	*historian
-	key   protocol.ItemKey
-	seq   uint64
-	round *ledger.Round
+	key  protocol.ItemKey
+	seq  uint64
+	last *ledger.Round // stands at seq
 }
 
 // start returns the place of the newest movement, or of the one before a given
@@ -110,17 +142,13 @@ func (w *walk) start(ctx context.Context, before string) (ledger.Position, error
 }
 
 func (w *walk) movement(ctx context.Context, at ledger.Position) (m protocol.Movement, previous ledger.Position, err error) {
-	if w.round == nil || w.seq != at.Seq {
-		data, err := w.log.Get(ctx, at.Seq)
-		if err != nil {
-			return m, previous, fmt.Errorf("round %d: %w", at.Seq, err)
-		}
-		if w.round, err = ledger.Decode(data); err != nil {
-			return m, previous, fmt.Errorf("round %d: %w", at.Seq, err)
+	if w.last == nil || w.seq != at.Seq {
+		if w.last, err = w.round(ctx, at.Seq); err != nil {
+			return m, previous, err
 		}
 		w.seq = at.Seq
 	}
-	m, previous, ok := w.round.Movement(w.replica.state.Region(), w.replica.state.Shard(), at)
+	m, previous, ok := w.last.Movement(w.replica.state.Region(), w.replica.state.Shard(), at)
 	if !ok {
 		return m, previous, protocol.BadRequest("no movement %d in round %d", at.Index, at.Seq)
 	}

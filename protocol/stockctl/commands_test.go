@@ -14,13 +14,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"github.com/stockmesh/stockmesh/protocol"
 	"github.com/stockmesh/stockmesh/protocol/client"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // ctl runs stockctl against the node and returns what it printed.
 func ctl(t *testing.T, n *fakeNode, args ...string) (string, error) {
