@@ -277,7 +277,8 @@ func (c *Cluster) Health() []error {
 		add(*lost)
 	}
 	add(c.bus.Err())
-	add(c.flusher.health())
+	add(c.owner.outage.health())
+	add(c.flusher.outage.health())
 	add(diskProblem(c.dir.path))
 	return problems
 }
@@ -314,11 +315,8 @@ func (c *Cluster) close(ctx context.Context) error {
 	c.stop()
 	c.behind.Wait()
 	c.replica.dismissWaiters()
-	start := time.Now()
-	err := c.flusher.drain(ctx)
-	if err != nil {
-		err = fmt.Errorf("rows left unwritten (the log has them): %w", err)
+	if err := c.flusher.drain(ctx); err != nil {
+		c.logger.Warn("rows are left unwritten until the next start; the log has them", "error", err)
 	}
-	c.logger.Debug("rows written", "took", time.Since(start))
-	return errors.Join(err, c.bus.Close(), c.dir.close())
+	return errors.Join(c.bus.Close(), c.dir.close())
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -39,14 +38,13 @@ type flusher struct {
 	replica  *replica
 	interval time.Duration
 	metrics  *metrics
-	logger   *slog.Logger
+	outage   outage // of flushes
 	wake     chan struct{}
 
 	mu    sync.Mutex
 	queue []dirtyRow                   // by seq
 	dirty map[protocol.ItemID]struct{} // the queue's ids
 	noted uint64                       // last round whose changes were added
-	err   error                        // of the last flush
 
 	// The rest belongs to run's goroutine.
 	revisions map[string]uint64 // by row key; a wrong one is looked up
@@ -62,9 +60,10 @@ type dirtyRow struct {
 
 func newFlusher(t *bus.Table, r *replica, c *Config, m *metrics) *flusher {
 	return &flusher{
-		table: t, replica: r, interval: c.FlushInterval, metrics: m, logger: c.Logger,
-		wake:  make(chan struct{}, 1),
-		dirty: make(map[protocol.ItemID]struct{}), revisions: make(map[string]uint64),
+		table: t, replica: r, interval: c.FlushInterval, metrics: m,
+		outage: outage{logger: c.Logger, began: "rows can't be written to the stock bucket; the log has them", ended: "rows are written to the stock bucket again"},
+		wake:   make(chan struct{}, 1),
+		dirty:  make(map[protocol.ItemID]struct{}), revisions: make(map[string]uint64),
 	}
 }
 
@@ -89,13 +88,6 @@ func (f *flusher) pending() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.queue)
-}
-
-// health returns why rows are not being written, nil if they are.
-func (f *flusher) health() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.err
 }
 
 // recover reads the watermark and notes every row that changed after it. A
@@ -164,25 +156,11 @@ func (f *flusher) run(ctx context.Context) {
 			start := time.Now()
 			// A flush under way is finished: what became of one that was cut
 			// short would have to be looked up.
-			f.note(f.flush(context.WithoutCancel(ctx)))
+			f.outage.note(f.flush(context.WithoutCancel(ctx)))
 			if pause(ctx, max(f.interval, time.Since(start))) != nil {
 				return
 			}
 		}
-	}
-}
-
-// note keeps the last flush's error for health and logs it once per outage.
-func (f *flusher) note(err error) {
-	f.mu.Lock()
-	before := f.err
-	f.err = err
-	f.mu.Unlock()
-	switch {
-	case err != nil && before == nil:
-		f.logger.Error("rows can't be written to the stock bucket; the log has them", "error", err)
-	case err == nil && before != nil:
-		f.logger.Info("rows are written to the stock bucket again")
 	}
 }
 

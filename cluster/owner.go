@@ -43,7 +43,7 @@ type owner struct {
 	buf     []byte
 	spare   []*protocol.Call
 	onRound func(changes *protocol.Changes, bytes int) // hands changed rows on
-	failed  error                                      // why the owner can't go on
+	outage  outage                                     // of commits
 }
 
 func newOwner(c *Config, log journal, r *replica, m *metrics) *owner {
@@ -51,6 +51,7 @@ func newOwner(c *Config, log journal, r *replica, m *metrics) *owner {
 		config: c, log: log, replica: r, metrics: m, logger: c.Logger,
 		queue: newQueue(c.QueueMax), draft: ledger.NewDraft(r.state),
 		last: r.state.Seq(), nonce: rand.Uint64(),
+		outage: outage{logger: c.Logger, began: "rounds can't be committed; their commands are refused", ended: "rounds are committed again"},
 	}
 }
 
@@ -155,6 +156,7 @@ func (o *owner) round(ctx context.Context, calls []*protocol.Call) (int, error) 
 	if err := o.commit(ctx); err != nil {
 		return n, o.refuse(calls, err)
 	}
+	o.outage.note(nil)
 	o.metrics.round(time.Since(start), n, len(o.buf))
 	changes, err := o.applyRound()
 	if err != nil {
@@ -205,7 +207,7 @@ func (o *owner) refuse(calls []*protocol.Call, err error) error {
 		o.refuseAll(calls, unknownOutcome("%v", err))
 		return err
 	}
-	o.logger.Error("round not committed", "commands", len(calls), "error", err)
+	o.outage.note(err)
 	o.refuseAll(calls, protocol.RetryLater(protocol.CodeUnavailable, 1000, "not committed: %v", err))
 	return nil
 }
