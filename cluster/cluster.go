@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/stockmesh/stockmesh/cluster/bus"
 	"github.com/stockmesh/stockmesh/protocol"
