@@ -1,0 +1,71 @@
+package main
+
+import (
+	"slices"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// numbers are what a round found, by metric.
+type numbers map[string]float64
+
+// spread is a metric over all rounds.
+type spread struct{ median, low, high float64 }
+
+func spreadOf(values []float64) spread {
+	if len(values) == 0 {
+		return spread{}
+	}
+	s := slices.Sorted(slices.Values(values))
+	n := len(s)
+	return spread{median: (s[(n-1)/2] + s[n/2]) / 2, low: s[0], high: s[n-1]}
+}
+
+// latencies is a histogram from 1 us to a minute, three digits exact.
+type latencies struct{ h *hdrhistogram.Histogram }
+
+func newLatencies() latencies {
+	return latencies{hdrhistogram.New(1, time.Minute.Microseconds(), 3)}
+}
+
+// add counts n events of the same age, given in nanoseconds.
+func (l latencies) add(ns, n int64) {
+	// Out of range is beyond a minute: no phase waits that long.
+	_ = l.h.RecordValues(min(max(ns/1000, 1), time.Minute.Microseconds()), n)
+}
+
+// put writes prefix_p50_ms and prefix_p99_ms.
+func (l latencies) put(to numbers, prefix string) {
+	to[prefix+"p50_ms"] = float64(l.h.ValueAtQuantile(50)) / 1000
+	to[prefix+"p99_ms"] = float64(l.h.ValueAtQuantile(99)) / 1000
+}
+
+// processTimes is the CPU time of the node and of ourselves at one moment.
+type processTimes struct {
+	at              time.Time
+	node, generator time.Duration
+	known           bool
+}
+
+func (r *round) times() processTimes {
+	t := processTimes{at: time.Now()}
+	if pid := r.target.pid(); pid != 0 {
+		var nodeErr, ownErr error
+		t.node, nodeErr = cpuTime(pid)
+		t.generator, ownErr = cpuTime(ownPID)
+		t.known = nodeErr == nil && ownErr == nil
+	}
+	return t
+}
+
+// putCPU writes what each of n events has cost since begin, in microseconds.
+func (r *round) putCPU(begin processTimes, n int64, each string) {
+	end := r.times()
+	if !begin.known || !end.known || n == 0 {
+		return
+	}
+	per := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 / float64(n) }
+	r.numbers["node_cpu_us_per_"+each] = per(end.node - begin.node)
+	r.numbers["generator_cpu_us_per_"+each] = per(end.generator - begin.generator)
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func TestDefaults(t *testing.T) {
+	for _, c := range []struct {
+		args     string
+		spawn    string
+		rounds   int
+		duration time.Duration
+	}{
+		{"hot-sku", "1", 3, 10 * time.Second},
+		{"hot-sku --short", "1", 1, 2 * time.Second},
+		{"--short fanout --rounds 2 --duration 1s", "1", 2, time.Second},
+		{"hot-sku --endpoints ws://a:1/v1/ws,ws://b:1/v1/ws", "", 3, 10 * time.Second},
+	} {
+		o, err := parseOptions(strings.Fields(c.args), nil)
+		if err != nil || o.spawn != c.spawn || o.rounds != c.rounds || o.duration != c.duration {
+			t.Errorf("%s: %+v, %v", c.args, o, err)
+		}
+	}
+}
+
+func TestBadArguments(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                                      "hot-sku, fanout, connections",
+		"cold-sku":                              "no scenario",
+		"hot-sku fanout":                        "one scenario",
+		"hot-sku --nonsense":                    "--help",
+		"hot-sku --spawn 3":                     "one node",
+		"hot-sku --depth 300":                   "--depth 300: want 1 to 256",
+		"hot-sku --rounds 0":                    "--rounds",
+		"hot-sku --duration 1h":                 "--duration",
+		"fanout --burst 257":                    "--burst",
+		"fanout --endpoints http:x":             "--endpoints",
+		"fanout --endpoints ws://a --profile .": "--profile",
+		"fanout --spawn 1 --endpoints ws://127.0.0.1/v1/ws": "exclude",
+	} {
+		if _, err := parseOptions(strings.Fields(args), nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", args, err, want)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var out bytes.Buffer
+	if _, err := parseOptions([]string{"--help"}, &out); !errors.Is(err, pflag.ErrHelp) {
+		t.Fatal(err)
+	}
+	for _, want := range append(scenarioNames(), "--json FILE", "--endpoints", "Examples:") {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in the help", want)
+		}
+	}
+}

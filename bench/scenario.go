@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// scenario is one thing that can be measured.
+type scenario struct {
+	name, about string
+	run         func(context.Context, *round) error
+}
+
+var scenarios = []scenario{
+	{"hot-sku", "sells of one SKU over pipelined connections, as fast as they are answered and at half of that", hotSKU},
+	{"fanout", "one SKU (and bursts of SKUs) changing before many subscribers, next to a bare write loop", fanout},
+	{"connections", "idle connections: memory and CPU of each, handshakes per second", connections},
+}
+
+func scenarioNames() []string {
+	var names []string
+	for _, s := range scenarios {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// round is one run of a scenario against one set of nodes. The scenario fills in
+// the numbers.
+type round struct {
+	*options
+	name     string // "round 1/3"
+	id       string // in names of SKUs and keys, so that runs never meet
+	target   *target
+	progress *progress
+
+	numbers    numbers
+	peers      map[string]numbers
+	violations []string
+}
+
+func newRound(o *options, n int, t *target, p *progress) *round {
+	return &round{
+		options: o, name: fmt.Sprintf("round %d/%d", n, o.rounds), id: strings.ToLower(rand.Text()[:10]),
+		target: t, progress: p, numbers: numbers{}, peers: map[string]numbers{},
+	}
+}
+
+// violate notes what must not happen; the run fails in the end.
+func (r *round) violate(format string, args ...any) {
+	r.violations = append(r.violations, r.name+": "+fmt.Sprintf(format, args...))
+}
+
+// phase announces what is measured next.
+func (r *round) phase(what string, length time.Duration) {
+	r.progress.phase(r.name+": "+what, length)
+}
+
+func (r *round) peer(name string) numbers {
+	if r.peers[name] == nil {
+		r.peers[name] = numbers{}
+	}
+	return r.peers[name]
+}
+
+// measure runs all rounds. A spawned node lives for one round, so that no round
+// carries another's memory or log.
+func measure(ctx context.Context, o *options, p *progress) (*report, error) {
+	rep := newReport(o)
+	for n := 1; n <= o.rounds; n++ {
+		t, err := openTarget(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		r := newRound(o, n, t, p)
+		err = runRound(ctx, r)
+		if err := errors.Join(err, t.close()); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.name, err)
+		}
+		rep.add(r)
+	}
+	return rep, nil
+}
+
+func runRound(ctx context.Context, r *round) error {
+	for _, s := range scenarios {
+		if s.name == r.scenario {
+			return s.run(ctx, r)
+		}
+	}
+	return fmt.Errorf("no scenario %q", r.scenario)
+}
+
+// profiled runs fn, which takes about length, while CPU profiles are written,
+// where they are asked for.
+func (r *round) profiled(length time.Duration, fn func() error) error {
+	if r.profile == "" {
+		return fn()
+	}
+	stop, err := startProfiles(r.target, filepath.Clean(r.profile), length)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(), stop())
+}

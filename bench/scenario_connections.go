@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stockmesh/stockmesh/node/edge/poll"
+)
+
+// connections opens idle connections, holds them and looks at what the node pays
+// for them.
+func connections(ctx context.Context, r *round) (err error) {
+	if err := r.checkCount(); err != nil {
+		return err
+	}
+	gen, err := newGenerator()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, gen.close()) }()
+	before, err := r.settledMemory(ctx, gen)
+	if err != nil {
+		return err
+	}
+	if err := r.ramp(ctx, gen); err != nil {
+		return err
+	}
+	after, err := r.settledMemory(ctx, gen)
+	if err != nil {
+		return err
+	}
+	if before > 0 {
+		r.numbers["rss_bytes_per_connection"] = float64(after-before) / float64(r.count)
+		r.numbers["rss_before_bytes"], r.numbers["rss_after_bytes"] = float64(before), float64(after)
+	}
+	return r.hold(ctx, gen)
+}
+
+// Files that are open besides connections: ours, and what a node keeps back.
+const (
+	ownFiles  = 32
+	nodeFiles = 256
+)
+
+// checkCount says what is possible where the count isn't.
+func (r *round) checkCount() error {
+	files, err := poll.RaiseFileLimit()
+	if err != nil {
+		return err
+	}
+	reserved := ownFiles
+	if r.spawn != "" {
+		reserved = nodeFiles
+	}
+	if room := int(min(files, 1<<30)) - reserved; r.count > room {
+		return fmt.Errorf("--count %d: a process may open %d files here, which is room for %d connections; `ulimit -Hn` shows the limit, root and limits.conf(5) raise it", r.count, files, room)
+	}
+	return nil
+}
+
+// ramp opens the connections. Pings are answered on the way.
+func (r *round) ramp(ctx context.Context, gen *generator) error {
+	r.progress.counted(fmt.Sprintf("%s: opening %d connections", r.name, r.count), r.count)
+	begin := time.Now()
+	err := dialAll(ctx, r.target, r.count, func(i int, d *dialed) error {
+		if _, err := gen.add(d, deaf{}); err != nil {
+			return err
+		}
+		r.progress.at(int64(i))
+		if i%256 > 0 {
+			return nil
+		}
+		return gen.turn(0)
+	})
+	r.numbers["handshakes_per_second"] = float64(r.count) / time.Since(begin).Seconds()
+	return err
+}
+
+// deaf is a receiver that nothing is said to.
+type deaf struct{}
+
+func (deaf) received(*conn, []byte) {}
+
+const (
+	settleStep  = 250 * time.Millisecond
+	settleSteps = 4    // in a row that change little
+	settled     = 0.01 // of the memory
+	settleMax   = 15 * time.Second
+)
+
+// settledMemory waits until the node's memory has stopped changing; 0 where it
+// can't be read.
+func (r *round) settledMemory(ctx context.Context, gen *generator) (int64, error) {
+	if r.target.pid() == 0 {
+		r.progress.note("memory and CPU time can be read of a spawned node only")
+		return 0, nil
+	}
+	if _, err := residentBytes(r.target.pid()); errors.Is(err, errors.ErrUnsupported) {
+		r.progress.note("%v", err)
+		return 0, nil
+	}
+	r.phase("waiting for the node's memory to settle", settleMax)
+	var rss, last int64
+	begin := time.Now()
+	for calm := 0; calm < settleSteps && time.Since(begin) < settleMax; {
+		if err := r.idle(ctx, gen, settleStep, begin); err != nil {
+			return 0, err
+		}
+		var err error
+		if rss, err = residentBytes(r.target.pid()); err != nil {
+			return 0, err
+		}
+		if calm++; float64(max(rss-last, last-rss)) > settled*float64(rss) {
+			calm = 0
+		}
+		last = rss
+	}
+	return rss, nil
+}
+
+// hold keeps the connections open and measures what that costs.
+func (r *round) hold(ctx context.Context, gen *generator) error {
+	r.phase(fmt.Sprintf("holding %d connections", r.count), r.duration)
+	from := r.times()
+	if err := r.profiled(r.duration, func() error { return r.idle(ctx, gen, r.duration, time.Now()) }); err != nil {
+		return err
+	}
+	to := r.times()
+	if from.known && to.known {
+		busy := float64((to.node - from.node).Microseconds())
+		r.numbers["idle_cpu_us_per_second_per_connection"] = busy / to.at.Sub(from.at).Seconds() / float64(r.count)
+	}
+	return nil
+}
+
+// idle answers pings for a while. A connection that the node closes is an error.
+func (r *round) idle(ctx context.Context, gen *generator, length time.Duration, began time.Time) error {
+	for end := time.Now().Add(length); time.Now().Before(end); {
+		if err := errors.Join(ctx.Err(), gen.turn(min(50*time.Millisecond, length))); err != nil {
+			return err
+		}
+		r.progress.since(began)
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// opening is more than any run can sell.
+const opening = 1 << 40
+
+// warmUp precedes what is measured.
+func warmUp(length time.Duration) time.Duration { return min(time.Second, length/4) }
+
+// hotSKU sells one SKU over all connections, first as fast as answers come, then
+// at half of that rate, and compares the stock with the answers.
+func hotSKU(ctx context.Context, r *round) (err error) {
+	sku := "bench-hot-" + r.id
+	gen, err := newGenerator()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, gen.close()) }()
+	l := newLoad(gen)
+	if err := r.openLoad(ctx, l, sku); err != nil {
+		return err
+	}
+	if err := r.measureMaximum(ctx, l); err != nil {
+		return err
+	}
+	if !r.noHalf {
+		if err := r.measureHalf(ctx, l); err != nil {
+			return err
+		}
+	}
+	return r.checkSales(ctx, l, sku)
+}
+
+// openLoad sets the opening stock and opens the connections.
+func (r *round) openLoad(ctx context.Context, l *load, sku string) error {
+	count := protocol.Command{Op: protocol.OpCount, Key: "opening-" + r.id, SKU: sku, OnHand: protocol.Ptr(int64(opening))}
+	if _, err := ask(ctx, r.target, count); err != nil {
+		return err
+	}
+	return dialAll(ctx, r.target, r.connections, func(i int, d *dialed) error {
+		sell := fmt.Sprintf(`{"op":"sell","id":#,"key":"%s-%d-#","lines":[{"sku":"%s","quantity":1}]}`, r.id, i, sku)
+		return l.add(d, slotsFor(d.hello, protocol.InFlightMax), sell)
+	})
+}
+
+func (r *round) measureMaximum(ctx context.Context, l *load) error {
+	r.phase(fmt.Sprintf("%d connections, %d commands each under way", r.connections, r.depth), warmUp(r.duration)+r.duration)
+	begin := time.Now()
+	step := func() { r.progress.since(begin) }
+	if err := l.saturate(ctx, r.depth, warmUp(r.duration), step); err != nil {
+		return err
+	}
+	l.ages.h.Reset()
+	from, acked := r.times(), l.acked
+	err := r.profiled(r.duration, func() error { return l.saturate(ctx, r.depth, r.duration, step) })
+	if err != nil {
+		return err
+	}
+	n := l.acked - acked
+	r.numbers["acked_per_second"] = float64(n) / time.Since(from.at).Seconds()
+	l.ages.put(r.numbers, "")
+	r.putCPU(from, n, "command")
+	return r.settle(ctx, l)
+}
+
+func (r *round) measureHalf(ctx context.Context, l *load) error {
+	rate := r.numbers["acked_per_second"] / 2
+	r.phase(fmt.Sprintf("open loop at %s/s", readable(rate)), warmUp(r.duration)+r.duration)
+	begin := time.Now()
+	step := func() { r.progress.since(begin) }
+	if err := l.offer(ctx, rate, warmUp(r.duration), step); err != nil {
+		return err
+	}
+	l.ages.h.Reset()
+	l.late.h.Reset()
+	acked, from := l.acked, time.Now()
+	if err := l.offer(ctx, rate, r.duration, step); err != nil {
+		return err
+	}
+	r.numbers["half_acked_per_second"] = float64(l.acked-acked) / time.Since(from).Seconds()
+	if err := r.settle(ctx, l); err != nil {
+		return err
+	}
+	l.ages.put(r.numbers, "half_") // with those answered after the phase
+	l.late.put(r.numbers, "half_generator_late_")
+	return nil
+}
+
+// settle waits until every command has its answer.
+func (r *round) settle(ctx context.Context, l *load) error {
+	missing, err := l.drain(ctx)
+	if missing > 0 && err == nil {
+		r.violate("%d commands without an answer after %v", missing, drainTimeout)
+	}
+	return err
+}
+
+// checkSales holds the stock against the answers.
+func (r *round) checkSales(ctx context.Context, l *load, sku string) error {
+	for _, fault := range l.faults {
+		r.violate("%s", fault)
+	}
+	if l.refused > 0 {
+		r.violate("%d sells were refused although there was stock", l.refused)
+	}
+	a, err := ask(ctx, r.target, protocol.Command{Op: protocol.OpGet, SKUs: []string{sku}, Locations: []string{protocol.DefaultLocation}})
+	if err != nil {
+		return err
+	}
+	if len(a.OK.Items) != 1 {
+		r.violate("get answers %d items for one SKU", len(a.OK.Items))
+		return nil
+	}
+	r.checkStock(a.OK.Items[0].OnHand, l.acked)
+	return nil
+}
+
+func (r *round) checkStock(onHand, sold int64) {
+	if want := opening - sold; onHand != want {
+		r.violate("on_hand is %d after %d acknowledged sells of %d: want %d", onHand, sold, int64(opening), want)
+	}
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain lets the test binary be started again as a child, as bench itself is.
+func TestMain(m *testing.M) {
+	children[childNull] = runNull
+	if child, ok := children[firstArgument()]; ok {
+		exit(child(os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
+// runScenario runs bench and returns what it wrote for machines.
+func runScenario(t *testing.T, args ...string) (map[string]any, error) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "result.json")
+	out, err := os.Create(filepath.Join(dir, "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err = run(ctx, append([]string{"--rounds", "1", "--duration", "1s", "--dir", dir, "--json", file}, args...), out, out)
+	entries, _ := filepath.Glob(filepath.Join(dir, "stockmesh-bench-*"))
+	if len(entries) > 0 {
+		t.Errorf("left behind: %v", entries)
+	}
+	if text, _ := os.ReadFile(out.Name()); t.Failed() || err != nil {
+		t.Logf("%s", text)
+	}
+	return readJSON(t, file), err
+}
+
+func TestScenarios(t *testing.T) {
+	for _, c := range []struct {
+		args    string
+		metrics string
+		linux   string // metrics that need /proc
+		peer    string
+	}{
+		{"hot-sku --connections 8 --depth 8", "acked_per_second p50_ms p99_ms half_acked_per_second half_p50_ms half_p99_ms", "node_cpu_us_per_command", ""},
+		{"fanout --subscribers 50 --burst 4", "delivered_per_second floor_ratio p50_ms p99_ms burst_delivered_per_second burst_floor_ratio", "", bareWrite},
+		{"connections --count 300", "handshakes_per_second", "rss_bytes_per_connection", ""},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			result, err := runScenario(t, strings.Fields(c.args)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v := result["violations"].([]any); len(v) > 0 {
+				t.Errorf("violations: %v", v)
+			}
+			metrics := result["metrics"].(map[string]any)
+			for name := range strings.FieldsSeq(c.metrics) {
+				if v, ok := metrics[name].(float64); !ok || v <= 0 {
+					t.Errorf("%s is %v", name, metrics[name])
+				}
+			}
+			if _, err := cpuTime(ownPID); err == nil && c.linux != "" && metrics[c.linux] == nil {
+				t.Errorf("no %s", c.linux)
+			}
+			if peers := result["peers"].(map[string]any); c.peer != "" && peers[c.peer] == nil {
+				t.Errorf("no peer %s", c.peer)
+			}
+		})
+	}
+}
