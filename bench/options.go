@@ -134,9 +134,12 @@ func (o *options) validate() error {
 	within("subscribers", o.subscribers, 1, 1_000_000)
 	within("burst", o.burst, 1, protocol.CommandsMax)
 	within("count", o.count, 1, 1_000_000)
-	for _, e := range o.endpoints {
+	for i, e := range o.endpoints {
 		u, err := url.Parse(e)
-		check(err == nil && u.Scheme == "ws" && u.Host != "", "--endpoints %q: want ws://host:port/v1/ws", e)
+		check(err == nil && u.Scheme == "ws" && u.Host != "", "--endpoints %q: want ws://host:port", e)
+		if err == nil && strings.Trim(u.Path, "/") == "" {
+			o.endpoints[i] = u.JoinPath("/v1/ws").String()
+		}
 	}
 	return errors.Join(errs...)
 }
