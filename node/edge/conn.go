@@ -21,15 +21,17 @@ const (
 type conn struct {
 	slot, gen uint32
 	sock      poll.Socket
+	inFlight  int32
+	fragments uint16 // of the message under way
+	fragOp    byte   // its opcode, 0: none
 	state     state
 	blocked   bool // the socket takes no more; waiting for it to be writable
 	muted     bool // not read from, because its outbox is over the limit
 	queued    bool // in loop.dirty
 	closeSent bool // a close frame is the last thing in out
-	fragOp    byte // opcode of the message under way, 0: none
 
-	ip      netip.Addr
-	since   int64 // when the state began, then when a partial message began; ms
+	ip      netip.Addr // not valid: was never admitted
+	since   int64      // when the state began, then when a partial message began; ms
 	heardAt int64
 	pingAt  int64 // of the last ping
 	takenAt int64 // when the socket last took bytes, or had nothing to take
@@ -39,11 +41,9 @@ type conn struct {
 	out  []byte // whole frames, of which sent bytes are gone
 	sent int
 
-	fragments int
-	inFlight  int
-	session   uint64
-	sub       *subscriber // nil until it subscribes
-	made      []string    // reservations it made that are still held
+	session uint64
+	sub     *subscriber         // nil until it subscribes
+	made    map[string]struct{} // reservations it made that are still held
 }
 
 func (c *conn) token() uint64 { return uint64(c.gen)<<32 | uint64(c.slot) }
@@ -82,8 +82,11 @@ func (l *loop) place(c *conn) {
 	l.slots[c.slot] = c
 }
 
-// drop ends a connection at once and forgets it.
+// drop ends a connection at once and forgets it, unless that was done before.
 func (l *loop) drop(c *conn) {
+	if l.slots[c.slot] != c {
+		return
+	}
 	l.leave(c)
 	if c.ip.IsValid() {
 		l.edge.dismiss(c.ip)
@@ -132,6 +135,7 @@ func (l *loop) close(c *conn, code int, reason string) {
 
 // refuseHTTP answers a request's head with an error and closes.
 func (l *loop) refuseHTTP(c *conn, status int, message string, retryAfter int) {
+	c.in = nil
 	c.out = appendHTTPError(l.outs.get(c.out), status, message, retryAfter)
 	l.finish(c)
 }
@@ -172,12 +176,12 @@ func (l *loop) lookOpen(c *conn) {
 	switch {
 	case c.blocked && l.now-c.takenAt >= l.config.SlowTimeout.Milliseconds():
 		l.close(c, protocol.CloseSlowConsumer, "nothing was read for "+l.config.SlowTimeout.String())
-	case l.now-c.heardAt >= 2*period:
+	case !c.muted && l.now-c.heardAt >= 2*period: // we don't hear whom we don't listen to
 		l.close(c, protocol.CloseIdle, "silent for two heartbeats")
 	case c.partial() && l.now-c.since >= 2*period:
 		l.close(c, protocol.CloseAbuse, "a message took too long to arrive")
 	default:
-		if l.now-max(c.pingAt, c.heardAt) >= period {
+		if l.now-c.pingAt >= period {
 			c.pingAt = l.now
 			c.out = appendFrame(l.outs.get(c.out), opPing, nil)
 			l.mark(c)

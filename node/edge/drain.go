@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/stockmesh/stockmesh/protocol"
@@ -43,9 +44,12 @@ func (l *loop) drainSome() {
 			continue
 		}
 		left++
-		if c.state == stateOpen && d.shut < want || l.now-d.begun >= d.over {
+		switch {
+		case c.state == stateOpen && d.shut < want:
 			d.shut++
 			l.close(c, protocol.CloseDrain, "the node is draining")
+		case c.state == stateHead && l.now-d.begun >= d.over:
+			l.refuseHTTP(c, http.StatusServiceUnavailable, "the node is draining", 1)
 		}
 	}
 	if left == 0 && d.done != nil {

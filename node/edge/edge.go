@@ -104,6 +104,7 @@ type Edge struct {
 	stopWatch func()
 	running   sync.WaitGroup
 	closeOnce sync.Once
+	closed    chan struct{}
 }
 
 // Listen opens the public port and starts the loops.
@@ -115,7 +116,7 @@ func Listen(config Config) (*Edge, error) {
 	}
 	e := &Edge{
 		config: config, logger: config.Logger, metrics: newMetrics(config.Registerer),
-		limit: config.MaxConnections, perIP: make(map[netip.Addr]int),
+		limit: config.MaxConnections, perIP: make(map[netip.Addr]int), closed: make(chan struct{}),
 	}
 	if room := int(min(files, 1<<30)) - filesReserved; e.limit == 0 || e.limit > room {
 		e.limit = max(room, 1)
@@ -130,7 +131,7 @@ func Listen(config Config) (*Edge, error) {
 	for i := range config.Loops {
 		l, err := newLoop(e, i)
 		if err != nil {
-			e.closeLoops()
+			e.bury()
 			return nil, errors.Join(err, e.listener.Close())
 		}
 		e.loops = append(e.loops, l)
@@ -166,7 +167,7 @@ func (e *Edge) Connections() int { return int(e.connections.Load()) }
 
 // Drain stops accepting, tells every client to go elsewhere and closes them with
 // 4200, evenly spread over the given time. Zero closes them at once. It returns
-// when all are closed or ctx ends.
+// when all are closed, or ctx ends, or Close is done.
 func (e *Edge) Drain(ctx context.Context, over time.Duration, elsewhere []string) {
 	if e.draining.Swap(true) {
 		return
@@ -181,6 +182,8 @@ func (e *Edge) Drain(ctx context.Context, over time.Duration, elsewhere []string
 		case <-done:
 		case <-ctx.Done():
 			return
+		case <-e.closed:
+			return
 		}
 	}
 }
@@ -189,16 +192,19 @@ func (e *Edge) Drain(ctx context.Context, over time.Duration, elsewhere []string
 func (e *Edge) Close() error {
 	e.closeOnce.Do(func() {
 		e.stopWatch()
-		e.closeLoops()
+		for _, l := range e.loops {
+			l.inbox.do(func(l *loop) { l.stopped = true })
+		}
 		e.running.Wait()
-		e.http.Close()
+		e.bury()
+		close(e.closed)
 	})
-	return nil
+	return e.http.Close()
 }
 
-func (e *Edge) closeLoops() {
+func (e *Edge) bury() {
 	for _, l := range e.loops {
-		l.inbox.do(func(l *loop) { l.stopped = true })
+		l.bury()
 	}
 }
 

@@ -153,7 +153,7 @@ func (h *hub) fill(c *conn) {
 		f := c.sub.fills[0]
 		items, last := f.next(h.loop.config.Ledger)
 		if len(items) > 0 {
-			h.loop.edge.metrics.itemsOut.Add(float64(len(items)))
+			h.loop.tally.items += len(items)
 			c.out = appendText(h.loop.outs.get(c.out), func(b []byte) []byte { return appendSnapshot(b, items) })
 		}
 		if last {

@@ -1,9 +1,7 @@
 package edge
 
 import (
-	"bytes"
 	"encoding/binary"
-	"io"
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
@@ -26,31 +24,45 @@ type fault struct {
 	reason string
 }
 
-// parseHeader reads a frame's header from the front of b. More is how many bytes
-// the whole frame takes, 0 while even that can't be told.
-func parseHeader(b []byte) (h ws.Header, header int, ok bool) {
+// parseHeader reads a frame's header from the front of b, and how many bytes it
+// takes; not ok while some of them are missing.
+func parseHeader(b []byte) (h ws.Header, n int, ok bool) {
 	if len(b) < 2 {
 		return h, 0, false
 	}
-	need := 2
-	switch b[1] & 0x7f {
-	case 126:
-		need += 2
-	case 127:
-		need += 8
+	h = ws.Header{Fin: b[0]&0x80 != 0, Rsv: b[0] >> 4 & 7, OpCode: ws.OpCode(b[0] & 15), Masked: b[1]&0x80 != 0}
+	short := b[1] & 0x7f
+	n = headerBytes(short)
+	if h.Masked {
+		n += len(h.Mask)
 	}
-	if b[1]&0x80 != 0 {
-		need += 4
-	}
-	if len(b) < need {
+	if len(b) < n {
 		return h, 0, false
 	}
-	h, err := ws.ReadHeader(bytes.NewReader(b[:need]))
-	if err != nil && err != io.EOF {
-		// Only a 64-bit length with its top bit set: no message is that long.
-		h.Length = 1 << 62
+	switch short {
+	case 126:
+		h.Length = int64(binary.BigEndian.Uint16(b[2:]))
+	case 127:
+		// With the top bit set, which it may not be, the length is negative.
+		h.Length = int64(binary.BigEndian.Uint64(b[2:]))
+	default:
+		h.Length = int64(short)
 	}
-	return h, need, true
+	if h.Masked {
+		copy(h.Mask[:], b[n-len(h.Mask):])
+	}
+	return h, n, true
+}
+
+// headerBytes is the size of an unmasked frame's header by its 7-bit length.
+func headerBytes(short byte) int {
+	switch short {
+	case 126:
+		return 4
+	case 127:
+		return 10
+	}
+	return 2
 }
 
 // checkHeader says what a frame may not be, before a byte of it is kept.
@@ -59,16 +71,19 @@ func (c *conn) checkHeader(h ws.Header, limit int) *fault {
 	if c.fragOp != 0 {
 		state = state.Set(ws.StateFragmented)
 	}
-	if h.Length < 0 || h.Length+int64(len(c.frag)) > int64(limit) && !h.OpCode.IsControl() {
-		return &fault{protocol.CloseTooLarge, "message is larger than 64 KiB"}
-	}
-	if err := ws.CheckHeader(h, state); err != nil {
+	err := ws.CheckHeader(h, state)
+	switch {
+	case h.Length < 0:
+		return &fault{protocol.CloseProtocolError, "frame length has its top bit set"}
+	case err != nil:
 		return &fault{protocol.CloseProtocolError, err.Error()}
-	}
-	if h.OpCode == ws.OpBinary {
+	case h.OpCode.IsControl():
+		return nil
+	case h.OpCode == ws.OpBinary:
 		return &fault{protocol.CloseUnsupportedData, "binary message on " + protocol.SubprotocolJSON}
-	}
-	if c.fragments >= fragmentsMax {
+	case h.Length > int64(limit-len(c.frag)):
+		return &fault{protocol.CloseTooLarge, "message is larger than 64 KiB"}
+	case c.fragments >= fragmentsMax:
 		return &fault{protocol.CloseTooLarge, "message has too many fragments"}
 	}
 	return nil
@@ -89,7 +104,9 @@ func (l *loop) frames(c *conn, b []byte) {
 	case kept && len(rest) == len(c.in): // nothing was complete
 	default:
 		c.in = append([]byte(nil), rest...)
-		c.since = l.now
+		if c.fragOp == 0 {
+			c.since = l.now
+		}
 	}
 }
 
@@ -149,7 +166,7 @@ func (l *loop) text(c *conn, payload []byte) {
 		l.close(c, protocol.CloseInvalidPayload, "text is not valid UTF-8")
 		return
 	}
-	l.edge.metrics.messagesIn.Inc()
+	l.tally.messages++
 	l.message(c, payload)
 }
 
@@ -218,15 +235,13 @@ func appendClose(b []byte, code int, reason string) []byte {
 // follows it can be dropped.
 func frameEnd(b []byte, sent int) int {
 	end := 0
-	for end < sent && end < len(b) {
-		n, head := int(b[end+1]), 2
-		switch n {
-		case 126:
-			n, head = int(binary.BigEndian.Uint16(b[end+2:])), 4
-		case 127:
-			n, head = int(binary.BigEndian.Uint64(b[end+2:])), 10
+	for end < sent {
+		h, n, ok := parseHeader(b[end:])
+		if !ok || h.Length < 0 || h.Length > int64(len(b)-end-n) {
+			// Only under way is the answer to the handshake: all goes.
+			return len(b)
 		}
-		end += head + n
+		end += n + int(h.Length)
 	}
 	return end
 }

@@ -27,6 +27,12 @@ func (h *handover) give(c net.Conn) bool {
 	}
 	select {
 	case h.conns <- c:
+		// Closed meanwhile, perhaps after Close has looked for what is left.
+		select {
+		case <-h.done:
+			h.Close()
+		default:
+		}
 		return true
 	default:
 		return false

@@ -25,14 +25,18 @@ func (l *loop) head(c *conn, b []byte) {
 	from := max(0, len(c.in)-len(headEnd)+1)
 	c.in = append(c.in, b...)
 	i := bytes.Index(c.in[from:], headEnd)
+	end := from + i + len(headEnd)
 	if i < 0 {
-		if len(c.in) > headBytesMax {
-			l.edge.metrics.rejected.WithLabelValues("head").Inc()
-			l.refuseHTTP(c, http.StatusBadRequest, "the request's head is larger than 8 KiB", 0)
-		}
+		end = len(c.in)
+	}
+	if end > headBytesMax {
+		l.edge.metrics.rejected.WithLabelValues("head").Inc()
+		l.refuseHTTP(c, http.StatusBadRequest, "the request's head is larger than 8 KiB", 0)
 		return
 	}
-	end := from + i + len(headEnd)
+	if i < 0 {
+		return
+	}
 	if !isUpgrade(c.in[:end]) {
 		l.handOver(c)
 		return
@@ -40,7 +44,7 @@ func (l *loop) head(c *conn, b []byte) {
 	head, rest := c.in[:end], c.in[end:]
 	c.in = nil
 	if l.upgrade(c, head); c.state == stateOpen && len(rest) > 0 {
-		l.frames(c, append([]byte(nil), rest...))
+		l.frames(c, rest)
 	}
 }
 
@@ -102,6 +106,7 @@ func (l *loop) upgrade(c *conn, head []byte) {
 	m := &memory{}
 	m.Reset(head)
 	var host, origin string
+	known := true
 	u := ws.Upgrader{
 		ReadBufferSize: headBytesMax + 512,
 		OnHost:         func(h []byte) error { host = string(h); return nil },
@@ -111,12 +116,18 @@ func (l *loop) upgrade(c *conn, head []byte) {
 			}
 			return nil
 		},
-		ProtocolCustom: chooseProtocol,
+		ProtocolCustom: func(offered []byte) (name string, ok bool) {
+			name, known = chooseProtocol(offered)
+			return name, known
+		},
 		OnBeforeUpgrade: func() (ws.HandshakeHeader, error) {
 			return nil, l.allowed(host, origin)
 		},
 	}
 	if _, err := u.Upgrade(m); err != nil {
+		if !known {
+			err = errUnknownProtocol
+		}
 		l.refuseUpgrade(c, err)
 		return
 	}
@@ -145,6 +156,8 @@ func (l *loop) allowed(host, origin string) error {
 	}
 	return reject(http.StatusForbidden, fmt.Sprintf("origin %.200q is not allowed", origin))
 }
+
+var errUnknownProtocol = reject(http.StatusBadRequest, "of the subprotocols only "+protocol.SubprotocolJSON+" is known")
 
 func reject(status int, reason string) error {
 	return ws.RejectConnectionError(ws.RejectionStatus(status), ws.RejectionReason(reason))

@@ -17,7 +17,8 @@ type hub struct {
 	lengths  map[int]int // of prefixes, with how many prefixes have it
 	wide     []*entry    // every SKU
 	users    map[string][]*entry
-	made     map[string]uint64 // token of the connection that made a live reservation
+	made     map[string]uint64                      // token of the connection that made a live reservation
+	ended    map[string]*protocol.ReservationChange // in this pass, by a maker not known (yet)
 
 	cursor     protocol.Vector // everything up to here has been handed out
 	before     protocol.Vector // the cursor before this pass
@@ -57,8 +58,7 @@ type subscriber struct {
 	due     []protocol.ItemID
 	dueSet  map[protocol.ItemID]struct{} // of due, while it outlives a pass
 	paced   map[protocol.ItemID]*pace
-	held    int             // of paced, how many hold a push back
-	heldAt  protocol.Vector // the cursor before the first of them
+	held    int // of paced, how many hold a push back
 	fills   []*fill
 
 	mark     uint64 // hub.serial when last matched
@@ -68,20 +68,25 @@ type subscriber struct {
 	cursorText string
 }
 
-// pace is the interval of one item for one subscriber.
+// pace is the interval of one item for one subscriber. It lives as long as its
+// timer runs.
 type pace struct {
-	next    int64 // no push before
 	every   int64
 	pending bool
+	before  protocol.Vector // the cursor before what is held back
 }
 
 func newHub(l *loop) hub {
 	return hub{
 		loop: l, skus: make(map[string][]*entry), prefixes: make(map[string][]*entry),
 		lengths: make(map[int]int), users: make(map[string][]*entry), made: make(map[string]uint64),
-		pass: pass{index: make(map[protocol.ItemID]int)},
+		ended: make(map[string]*protocol.ReservationChange),
+		pass:  pass{index: make(map[protocol.ItemID]int)},
 	}
 }
+
+// cursorMS is the least time between two cursor pushes of a connection.
+const cursorMS = 1000
 
 func (h *hub) nobody() bool { return len(h.skus)+len(h.prefixes)+len(h.wide) == 0 }
 
@@ -95,11 +100,9 @@ func (h *hub) changed(list []*protocol.Changes) {
 			h.match(i)
 		}
 	}
-	if len(h.made)+len(h.users) > 0 {
-		for _, ch := range list {
-			for i := range ch.Reservations {
-				h.reservation(&ch.Reservations[i])
-			}
+	for _, ch := range list {
+		for i := range ch.Reservations {
+			h.reservation(&ch.Reservations[i])
 		}
 	}
 }
@@ -142,82 +145,90 @@ func (h *hub) due(c *conn, id protocol.ItemID, interval int64) {
 		return
 	}
 	s := c.sub
-	if c.blocked {
-		if s.dueSet == nil {
-			s.dueSet = make(map[protocol.ItemID]struct{})
-		}
+	if c.blocked && s.dueSet == nil {
+		s.dueSet = make(map[protocol.ItemID]struct{})
+	}
+	if s.dueSet != nil {
 		if _, dup := s.dueSet[id]; dup {
-			h.loop.edge.metrics.conflated.Inc()
+			h.loop.tally.conflated++
 			return
 		}
 		s.dueSet[id] = struct{}{}
 	}
 	s.due = append(s.due, id)
-	h.loop.mark(c)
+	if !c.blocked {
+		h.loop.mark(c)
+	}
 }
 
 // hold reports whether the item was pushed less than its interval ago; if so it
 // is pushed when that is over.
 func (h *hub) hold(c *conn, id protocol.ItemID, interval int64) bool {
-	s, now := c.sub, h.loop.now
+	s := c.sub
 	p := s.paced[id]
-	if p == nil {
+	switch {
+	case p == nil:
 		if s.paced == nil {
 			s.paced = make(map[protocol.ItemID]*pace)
 		}
-		p = &pace{}
-		s.paced[id] = p
+		s.paced[id] = &pace{every: interval}
+		h.loop.timers.add(h.loop.now+interval, c, id)
+		return false
+	case p.pending:
+		h.loop.tally.conflated++
+	default:
+		p.pending, p.before = true, h.before
+		s.held++
 	}
 	p.every = interval
-	if now >= p.next && !p.pending {
-		p.next = now + interval
-		return false
-	}
-	if p.pending {
-		h.loop.edge.metrics.conflated.Inc()
-		return true
-	}
-	p.pending = true
-	if s.held++; s.held == 1 {
-		s.heldAt = h.before
-	}
-	h.loop.timers.add(p.next, c)
 	return true
 }
 
-// paceDue pushes what was held back long enough.
-func (h *hub) paceDue(c *conn) {
-	if c.sub == nil {
+// paceDue pushes what was held back for its interval, or ends the interval of an
+// item that hasn't changed in it.
+func (h *hub) paceDue(c *conn, id protocol.ItemID) {
+	s := c.sub
+	if s == nil || s.paced[id] == nil {
 		return
 	}
-	s, now := c.sub, h.loop.now
-	for id, p := range s.paced {
-		switch {
-		case p.next > now:
-		case p.pending:
-			p.pending, p.next = false, now+p.every
-			s.held--
-			h.due(c, id, 0)
-		default:
-			delete(s.paced, id)
+	p := s.paced[id]
+	if !p.pending {
+		delete(s.paced, id)
+		return
+	}
+	p.pending, p.before = false, nil
+	s.held--
+	h.loop.timers.add(h.loop.now+p.every, c, id)
+	h.due(c, id, 0)
+}
+
+// heldAt is the cursor before everything that is held back.
+func (s *subscriber) heldAt() protocol.Vector {
+	var first protocol.Vector
+	found := false
+	for _, p := range s.paced {
+		if p.pending && (!found || first.AtLeast(p.before)) {
+			first, found = p.before, true
 		}
 	}
+	return first
 }
 
 // cursorDue tells a subscriber how far it is, about once a second and only where
 // nothing before that is still to be sent to it.
 func (h *hub) cursorDue(c *conn) {
 	s, now := c.sub, h.loop.now
-	if s == nil || c.blocked || len(s.due)+len(s.fills) > 0 || now-s.cursorAt < 1000 || len(h.cursor) == 0 {
+	if s == nil || c.blocked || len(s.entries) == 0 || len(s.fills) > 0 || now-s.cursorAt < cursorMS || len(h.cursor) == 0 {
 		return
 	}
 	text := h.text()
 	if s.held > 0 {
-		text = s.heldAt.String()
+		text = s.heldAt().String()
 	}
 	if text == s.cursorText || text == "" {
 		return
 	}
+	h.pushDue(c)
 	s.cursorAt, s.cursorText = now, text
 	c.out = appendText(h.loop.outs.get(c.out), func(b []byte) []byte { return protocol.AppendCursor(b, text) })
 	h.loop.mark(c)
@@ -230,54 +241,64 @@ func (h *hub) text() string {
 	return h.cursorText
 }
 
-// madeReservation remembers who is to hear of a reservation's end.
+// madeReservation remembers who is to hear of a reservation's end, which may have
+// come in the same pass.
 func (h *hub) madeReservation(c *conn, r *protocol.Reservation) {
-	if r.State == protocol.Held && h.made[r.ID] != c.token() {
-		h.made[r.ID] = c.token()
-		c.made = append(c.made, r.ID)
+	if ended := h.ended[r.ID]; ended != nil {
+		h.pushReservation(c, ended)
+		return
 	}
+	if r.State != protocol.Held {
+		return
+	}
+	if c.made == nil {
+		c.made = make(map[string]struct{})
+	}
+	c.made[r.ID] = struct{}{}
+	h.made[r.ID] = c.token()
 }
 
 // reservation pushes a reservation's change to whoever made it and to subscribers
 // of its user, but not to the session that caused it.
 func (h *hub) reservation(ch *protocol.ReservationChange) {
-	h.serial++
-	push := func(c *conn) {
-		if c == nil || c.state != stateOpen || c.session == ch.By {
-			return
-		}
-		h.pushDue(c)
-		c.out = appendText(h.loop.outs.get(c.out), func(b []byte) []byte { return protocol.AppendReservationPush(b, &ch.Reservation) })
-		h.loop.mark(c)
-	}
 	maker := h.loop.conn(h.made[ch.ID])
-	push(maker)
+	if maker != nil {
+		h.pushReservation(maker, ch)
+	}
 	if ch.User != "" {
+		h.serial++
 		for _, e := range h.users[ch.User] {
 			if e.conn != maker && e.conn.sub.mark != h.serial {
 				e.conn.sub.mark = h.serial
-				push(e.conn)
+				h.pushReservation(e.conn, ch)
 			}
 		}
 	}
-	if ch.State != protocol.Held {
-		h.forgetMade(maker, ch.ID)
+	switch {
+	case ch.State == protocol.Held:
+	case maker != nil:
+		delete(h.made, ch.ID)
+		delete(maker.made, ch.ID)
+	default:
+		h.ended[ch.ID] = ch
 	}
 }
 
-func (h *hub) forgetMade(c *conn, id string) {
-	delete(h.made, id)
-	if c != nil {
-		if i := slices.Index(c.made, id); i >= 0 {
-			c.made = slices.Delete(c.made, i, i+1)
-		}
+func (h *hub) pushReservation(c *conn, ch *protocol.ReservationChange) {
+	if c.state != stateOpen || c.session == ch.By {
+		return
 	}
+	h.pushDue(c)
+	c.out = appendText(h.loop.outs.get(c.out), func(b []byte) []byte { return protocol.AppendReservationPush(b, &ch.Reservation) })
+	h.loop.mark(c)
 }
 
 // leave takes a connection out of the hub.
 func (h *hub) leave(c *conn) {
-	for _, id := range c.made {
-		delete(h.made, id)
+	for id := range c.made {
+		if h.made[id] == c.token() { // a retry elsewhere may have taken it over
+			delete(h.made, id)
+		}
 	}
 	c.made = nil
 	if c.sub == nil {
@@ -376,7 +397,7 @@ func (h *hub) subscribe(c *conn, call *protocol.Call) {
 		c.sub = &subscriber{entries: make(map[entryID]*entry)}
 	}
 	ids := entries(cmd)
-	if n := len(c.sub.entries) + len(ids); n > protocol.SelectorsMax {
+	if n := c.sub.with(ids); n > protocol.SelectorsMax {
 		call.Err = protocol.NewError(protocol.CodeTooLarge, "%d selectors on this connection, the limit is %d", n, protocol.SelectorsMax)
 		h.loop.replyNow(c, call)
 		return
@@ -397,15 +418,27 @@ func (h *hub) subscribe(c *conn, call *protocol.Call) {
 			if id.kind != kindUser {
 				e.locations = locations
 			}
+			e.interval = cmd.IntervalMS
 			c.sub.entries[id] = e
 			h.insert(e)
 		}
-		e.interval = cmd.IntervalMS
+		e.interval = min(e.interval, cmd.IntervalMS)
 	}
 	// From here on changes reach the connection; the cursor is read after that,
 	// so nothing falls between the snapshot and the first push.
 	c.sub.fills = append(c.sub.fills, newFill(call, h.loop.config.Ledger.Cursor()))
 	h.loop.mark(c)
+}
+
+// with returns how many entries there would be with these.
+func (s *subscriber) with(ids []entryID) int {
+	n := len(s.entries)
+	for _, id := range ids {
+		if s.entries[id] == nil {
+			n++
+		}
+	}
+	return n
 }
 
 func (h *hub) unsubscribe(c *conn, cmd *protocol.Command) {
@@ -423,5 +456,8 @@ func (h *hub) unsubscribe(c *conn, cmd *protocol.Command) {
 			h.remove(e)
 			delete(c.sub.entries, id)
 		}
+	}
+	if len(c.sub.entries) == 0 {
+		c.sub.due, c.sub.dueSet, c.sub.paced, c.sub.held = nil, nil, nil, 0
 	}
 }

@@ -51,6 +51,8 @@ type loop struct {
 	later []*conn // with more to write in the next
 	hub   hub
 	outs  buffers
+	done  func(*protocol.Call) // inbox.answered, made once
+	tally tally                // of this pass
 }
 
 func newLoop(e *Edge, n int) (*loop, error) {
@@ -63,6 +65,7 @@ func newLoop(e *Edge, n int) (*loop, error) {
 		start: time.Now(), read: make([]byte, readBytes),
 	}
 	l.inbox.poller = p
+	l.done = l.inbox.answered
 	l.hub = newHub(l)
 	return l, nil
 }
@@ -86,6 +89,7 @@ func (l *loop) run() {
 		spare = full.reset()
 		l.tick()
 		l.flush()
+		l.edge.metrics.add(&l.tally)
 	}
 	l.shutdown()
 }
@@ -103,6 +107,8 @@ func (l *loop) timeout() time.Duration {
 }
 
 func (l *loop) deliver(m *mail) {
+	// What was read before the mail was taken may be older than its answers.
+	l.hub.forgetPass()
 	for _, task := range m.tasks {
 		task(l)
 	}
@@ -242,11 +248,13 @@ func (l *loop) input(c *conn, b []byte) {
 // tick does what is due by time.
 func (l *loop) tick() {
 	for {
-		c, ok := l.timers.pop(l.now, l)
+		t, ok := l.timers.pop(l.now)
 		if !ok {
 			break
 		}
-		l.hub.paceDue(c)
+		if c := l.conn(t.token); c != nil {
+			l.hub.paceDue(c, t.id)
+		}
 	}
 	if l.now < l.sweepAt {
 		return
@@ -282,25 +290,30 @@ func (l *loop) sweep() {
 func (l *loop) shutdown() {
 	l.unlisten()
 	for _, c := range l.slots {
-		if c == nil {
-			continue
-		}
-		if c.state == stateOpen {
+		if c != nil && c.state == stateOpen {
 			l.close(c, protocol.CloseGoingAway, "the node is stopping")
 			l.write(c)
 		}
-		l.drop(c)
 	}
-	// Connections may still be on their way here from the accepting loop.
-	last := l.inbox.take(mail{})
-	for _, task := range last.tasks {
-		task(l)
-	}
+	l.dropAll()
+}
+
+func (l *loop) dropAll() {
 	for _, c := range l.slots {
 		if c != nil {
 			l.drop(c)
 		}
 	}
+}
+
+// bury ends what reached a loop after its end, once no other loop runs either: the
+// accepting one may have sent it connections until then.
+func (l *loop) bury() {
+	last := l.inbox.take(mail{})
+	for _, task := range last.tasks {
+		task(l)
+	}
+	l.dropAll()
 	if err := l.poller.Close(); err != nil {
 		l.logger.Warn("closing the poller", "error", err)
 	}

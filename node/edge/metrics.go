@@ -1,9 +1,11 @@
 package edge
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stockmesh/stockmesh/protocol"
 )
 
 // metrics are the edge's figures.
@@ -35,7 +37,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "stockmesh_connections_rejected_total", Help: "Connections turned away before they were sessions, by reason.",
 		}, []string{"reason"}),
 		closes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stockmesh_sessions_closed_total", Help: "Sessions ended, by close code (0: the peer just went).",
+			Name: "stockmesh_sessions_closed_total", Help: "Sessions ended, by close code (0: the peer just went; other: a code of its own).",
 		}, []string{"code"}),
 	}
 	r.MustRegister(m.open, m.rejected, m.closes)
@@ -48,6 +50,33 @@ func (m *metrics) gauges(r prometheus.Registerer, e *Edge) {
 	}, func() float64 { return float64(e.connections.Load()) }))
 }
 
+// tally is what a loop counts in one pass: shared counters cost more than what
+// they would count.
+type tally struct{ messages, items, conflated, bytes int }
+
+// add takes a pass's figures over and sets them back.
+func (m *metrics) add(t *tally) {
+	if *t == (tally{}) {
+		return
+	}
+	m.messagesIn.Add(float64(t.messages))
+	m.itemsOut.Add(float64(t.items))
+	m.conflated.Add(float64(t.conflated))
+	m.bytesOut.Add(float64(t.bytes))
+	*t = tally{}
+}
+
+// closed counts the end of a session. Codes that are the peer's own invention
+// share one label, or a peer could make as many as it likes.
 func (m *metrics) closed(code int) {
-	m.closes.WithLabelValues(strconv.Itoa(code)).Inc()
+	label := "other"
+	if code == 0 || code < 1012 || slices.Contains(ownCodes, code) {
+		label = strconv.Itoa(code)
+	}
+	m.closes.WithLabelValues(label).Inc()
+}
+
+var ownCodes = []int{
+	protocol.CloseUnauthorized, protocol.CloseForbidden, protocol.CloseAbuse, protocol.CloseSlowConsumer,
+	protocol.CloseIdle, protocol.CloseTooManyConnections, protocol.CloseDrain,
 }

@@ -6,12 +6,14 @@ import (
 
 // buffers keeps output buffers for use again, so that an idle connection owns
 // none and a busy loop allocates none.
-type buffers struct{ free [][]byte }
+type buffers struct {
+	free  [][]byte
+	bytes int // in free
+}
 
 const (
-	bufferBytes    = 1 << 10
-	bufferBytesMax = 64 << 10 // larger ones go to the garbage collector
-	buffersMax     = 1024
+	bufferBytes     = 1 << 10
+	buffersBytesMax = 1 << 20 // more than that goes to the garbage collector
 )
 
 // get returns b, or an empty buffer where b is nil.
@@ -22,14 +24,16 @@ func (p *buffers) get(b []byte) []byte {
 	if n := len(p.free); n > 0 {
 		b = p.free[n-1]
 		p.free = p.free[:n-1]
+		p.bytes -= cap(b)
 		return b
 	}
 	return make([]byte, 0, bufferBytes)
 }
 
 func (p *buffers) put(b []byte) {
-	if b != nil && cap(b) <= bufferBytesMax && len(p.free) < buffersMax {
+	if b != nil && p.bytes+cap(b) <= buffersBytesMax {
 		p.free = append(p.free, b[:0])
+		p.bytes += cap(b)
 	}
 }
 
@@ -90,7 +94,7 @@ func (l *loop) writeOut(c *conn) bool {
 		if n > 0 {
 			c.sent += n
 			c.takenAt = l.now
-			l.edge.metrics.bytesOut.Add(float64(n))
+			l.tally.bytes += n
 		}
 		if err == poll.ErrWouldBlock {
 			l.block(c)
@@ -124,6 +128,9 @@ func (l *loop) block(c *conn) {
 func (l *loop) unblock(c *conn) {
 	if !c.blocked {
 		return
+	}
+	if c.muted {
+		c.heardAt = l.now // nobody listened
 	}
 	c.blocked, c.muted = false, false
 	l.interest(c)

@@ -61,6 +61,9 @@ const arenaBytesMax = 1 << 20
 
 func (h *hub) forgetPass() {
 	p := &h.pass
+	if len(h.ended) > 0 {
+		clear(h.ended)
+	}
 	clear(p.items)
 	clear(p.encoded)
 	clear(p.parts)
@@ -79,7 +82,7 @@ func (h *hub) stock(b []byte, ids []protocol.ItemID) []byte {
 	for _, id := range ids {
 		p.parts = append(p.parts, p.item(h.loop.config.Ledger, id))
 	}
-	h.loop.edge.metrics.itemsOut.Add(float64(len(ids)))
+	h.loop.tally.items += len(ids)
 	return appendText(b, func(b []byte) []byte { return protocol.AppendStock(b, false, p.parts...) })
 }
 
@@ -117,13 +120,13 @@ func (h *hub) writeShared(c *conn) bool {
 		p.sharedDue = append(p.sharedDue[:0], s.due...)
 		p.shared = h.stock(p.shared[:0], s.due)
 	} else {
-		h.loop.edge.metrics.itemsOut.Add(float64(len(s.due)))
+		h.loop.tally.items += len(s.due)
 	}
 	s.sentDue()
 	n, err := c.sock.Write(p.shared)
 	if n == len(p.shared) {
 		c.takenAt = h.loop.now
-		h.loop.edge.metrics.bytesOut.Add(float64(n))
+		h.loop.tally.bytes += n
 		return true
 	}
 	if err != nil && err != poll.ErrWouldBlock {

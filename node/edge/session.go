@@ -1,36 +1,31 @@
 package edge
 
-import (
-	"github.com/go-json-experiment/json/jsontext"
-	"github.com/stockmesh/stockmesh/protocol"
-)
+import "github.com/stockmesh/stockmesh/protocol"
 
 // message takes one client message: a command or an array of them.
 func (l *loop) message(c *conn, payload []byte) {
 	values, err := protocol.Split(payload, protocol.CommandsMax)
 	if err != nil {
-		l.replyError(c, nil, err)
+		call := l.newCall(c)
+		call.Err = err
+		l.replyNow(c, call)
 		return
 	}
 	for _, v := range values {
-		l.command(c, v)
-		if c.state != stateOpen {
-			return
-		}
+		call := l.newCall(c)
+		call.Err = call.Command.Decode(v)
+		l.command(c, call)
 	}
 }
 
 // command runs what is the session's own and puts the rest on its way to the
 // ledger.
-func (l *loop) command(c *conn, v jsontext.Value) {
-	call := l.newCall(c)
-	cmd := &call.Command
-	if err := cmd.Decode(v); err != nil {
-		l.replyError(c, cmd.ID, err)
-		l.recycle(call)
+func (l *loop) command(c *conn, call *protocol.Call) {
+	if call.Err != nil {
+		l.replyNow(c, call)
 		return
 	}
-	switch cmd.Op {
+	switch cmd := &call.Command; cmd.Op {
 	case protocol.OpPing:
 		l.replyNow(c, call)
 	case protocol.OpAuth:
@@ -75,7 +70,7 @@ func (l *loop) newCall(c *conn) *protocol.Call {
 	} else {
 		call = &protocol.Call{}
 	}
-	call.Session, call.Tag, call.Done = c.session, c.token(), l.inbox.answered
+	call.Session, call.Tag, call.Done = c.session, c.token(), l.done
 	return call
 }
 
@@ -84,7 +79,7 @@ const poolMax = 4096
 
 func (l *loop) recycle(call *protocol.Call) {
 	if len(l.pool) < poolMax {
-		*call = protocol.Call{}
+		*call = protocol.Call{Command: protocol.Command{ID: call.Command.ID[:0]}}
 		l.pool = append(l.pool, call)
 	}
 }
@@ -97,10 +92,14 @@ func (l *loop) answer(call *protocol.Call) {
 		return
 	}
 	c.inFlight--
+	var made *protocol.Reservation
 	if call.Command.Op == protocol.OpReserve && call.Err == nil {
-		l.hub.madeReservation(c, call.Result.Reservation)
+		made = call.Result.Reservation
 	}
 	l.replyNow(c, call)
+	if made != nil {
+		l.hub.madeReservation(c, made)
+	}
 }
 
 // replyNow appends the reply, after what is due to be pushed: no item in a reply
@@ -110,10 +109,4 @@ func (l *loop) replyNow(c *conn, call *protocol.Call) {
 	c.out = appendText(l.outs.get(c.out), func(b []byte) []byte { return protocol.AppendReply(b, call) })
 	l.mark(c)
 	l.recycle(call)
-}
-
-func (l *loop) replyError(c *conn, id jsontext.Value, err *protocol.Error) {
-	call := protocol.Call{Command: protocol.Command{ID: id}, Err: err}
-	c.out = appendText(l.outs.get(c.out), func(b []byte) []byte { return protocol.AppendReply(b, &call) })
-	l.mark(c)
 }

@@ -1,17 +1,24 @@
 package edge
 
-import "container/heap"
+import (
+	"container/heap"
 
-// timers are the moments at which a connection has a push that was held back.
-// Entries of connections that went, or were served earlier, are passed over.
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// timers are the moments at which an item's interval for a subscriber is over.
+// Those of connections that went are passed over.
 type timers struct{ heap timerHeap }
 
 type timer struct {
 	at    int64
 	token uint64
+	id    protocol.ItemID
 }
 
-func (t *timers) add(at int64, c *conn) { heap.Push(&t.heap, timer{at, c.token()}) }
+func (t *timers) add(at int64, c *conn, id protocol.ItemID) {
+	heap.Push(&t.heap, timer{at, c.token(), id})
+}
 
 func (t *timers) next() (int64, bool) {
 	if len(t.heap) == 0 {
@@ -20,15 +27,12 @@ func (t *timers) next() (int64, bool) {
 	return t.heap[0].at, true
 }
 
-// pop returns the next connection whose moment has come.
-func (t *timers) pop(now int64, l *loop) (*conn, bool) {
-	for len(t.heap) > 0 && t.heap[0].at <= now {
-		x := heap.Pop(&t.heap).(timer)
-		if c := l.conn(x.token); c != nil && c.state == stateOpen {
-			return c, true
-		}
+// pop returns the next timer that is due.
+func (t *timers) pop(now int64) (timer, bool) {
+	if len(t.heap) == 0 || t.heap[0].at > now {
+		return timer{}, false
 	}
-	return nil, false
+	return heap.Pop(&t.heap).(timer), true
 }
 
 type timerHeap []timer
