@@ -1,10 +1,6 @@
 package protocol
 
-import (
-	"encoding/binary"
-
-	"github.com/go-json-experiment/json/jsontext"
-)
+import "encoding/binary"
 
 // Op names a command.
 type Op string
@@ -33,8 +29,8 @@ const (
 // Command is any command, as a client sends it. Which fields count depends on
 // Op; Check says what is wrong with the others.
 type Command struct {
-	Op Op             `json:"op"`
-	ID jsontext.Value `json:"id,omitzero"` // a number or string, echoed
+	Op Op  `json:"op"`
+	ID Raw `json:"id,omitzero" cbor:"-"` // a number or string, echoed as it came
 
 	// Writes.
 	Key       string `json:"key,omitzero"`

@@ -1,5 +1,6 @@
 // Package protocol is the stockmesh wire contract, version 1: the messages that
-// clients and nodes exchange, their codes and limits, and their JSON form.
+// clients and nodes exchange, their codes and limits, and their JSON and CBOR
+// forms, between which Codec chooses.
 //
 // It does no I/O, reads no clock and starts no goroutine, so the edge, the HTTP
 // interface, the ledger and every client share one meaning of each field. The

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"net"
 	"net/netip"
 	"strconv"
 
@@ -12,9 +13,10 @@ import (
 type state uint8
 
 const (
-	stateHead    state = iota // collecting the request's head
-	stateOpen                 // a WebSocket
-	stateClosing              // the last word was said; waiting for the peer to hear it
+	stateSecuring state = iota // in the TLS handshake
+	stateHead                  // collecting the request's head
+	stateOpen                  // a WebSocket
+	stateClosing               // the last word was said; waiting for the peer to hear it
 )
 
 // conn is one connection. An idle one is this struct and nothing else.
@@ -41,6 +43,7 @@ type conn struct {
 	out  []byte // whole frames, of which sent bytes are gone
 	sent int
 
+	tls     *secure // nil: plain
 	session uint64
 	sub     *subscriber         // nil until it subscribes
 	made    map[string]struct{} // reservations it made that are still held
@@ -50,7 +53,7 @@ func (c *conn) token() uint64 { return uint64(c.gen)<<32 | uint64(c.slot) }
 
 // add takes in an accepted socket.
 func (l *loop) add(sock poll.Socket, ip netip.Addr) {
-	c := &conn{sock: sock, ip: ip.Unmap(), since: l.now, heardAt: l.now, pingAt: l.now, takenAt: l.now}
+	c := &conn{sock: sock, ip: ip.Unmap(), state: stateHead, since: l.now, heardAt: l.now, pingAt: l.now, takenAt: l.now}
 	l.place(c)
 	status := l.edge.admit(c.ip)
 	if err := l.poller.Add(sock, c.token()); err != nil {
@@ -65,6 +68,10 @@ func (l *loop) add(sock poll.Socket, ip netip.Addr) {
 		c.ip = netip.Addr{} // was not admitted: nothing to undo
 		l.edge.metrics.rejected.WithLabelValues("connections").Inc()
 		l.refuseHTTP(c, status, "too many connections", 1)
+		return
+	}
+	if l.config.TLS != nil {
+		c.state = stateSecuring
 	}
 }
 
@@ -106,6 +113,9 @@ func (l *loop) leave(c *conn) {
 }
 
 func (l *loop) forget(c *conn) {
+	if c.tls != nil {
+		c.tls.link.end(net.ErrClosed)
+	}
 	l.slots[c.slot] = nil
 	l.free = append(l.free, c.slot)
 	_ = c.sock.Close() // nothing to do about a failure to close
@@ -157,6 +167,11 @@ func (l *loop) closingInput(c *conn, b []byte) {
 // look is what a sweep does for one connection.
 func (l *loop) look(c *conn) {
 	switch c.state {
+	case stateSecuring:
+		if l.now-c.since >= l.config.HandshakeTimeout.Milliseconds() {
+			l.edge.metrics.rejected.WithLabelValues("timeout").Inc()
+			l.drop(c)
+		}
 	case stateHead:
 		if l.now-c.since >= l.config.HandshakeTimeout.Milliseconds() {
 			l.edge.metrics.rejected.WithLabelValues("timeout").Inc()

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,6 +41,8 @@ type Config struct {
 	Region    string
 	Endpoints []string // told in hello; empty: the address listened on
 	Origins   []string // allowed besides the request's own host
+
+	TLS *tls.Config // nil: plain
 
 	Heartbeat           time.Duration // 25 s
 	HandshakeTimeout    time.Duration // 5 s
@@ -101,6 +104,9 @@ type Edge struct {
 	perIPMu     sync.Mutex
 	perIP       map[netip.Addr]int
 
+	handshakes atomic.Int64   // TLS handshakes under way
+	shaking    sync.WaitGroup // their goroutines
+
 	stopWatch func()
 	running   sync.WaitGroup
 	closeOnce sync.Once
@@ -125,7 +131,11 @@ func Listen(config Config) (*Edge, error) {
 		return nil, fmt.Errorf("listen on %s: %w", config.Listen, err)
 	}
 	if len(config.Endpoints) == 0 {
-		e.config.Endpoints = []string{"ws://" + e.listener.Addr().String() + "/v1/ws"}
+		scheme := "ws://"
+		if config.TLS != nil {
+			scheme = "wss://"
+		}
+		e.config.Endpoints = []string{scheme + e.listener.Addr().String() + "/v1/ws"}
 	}
 	e.http = newHandover(net.TCPAddrFromAddrPort(e.listener.Addr()))
 	for i := range config.Loops {
@@ -197,6 +207,7 @@ func (e *Edge) Close() error {
 		}
 		e.running.Wait()
 		e.bury()
+		e.shaking.Wait()
 		close(e.closed)
 	})
 	return e.http.Close()

@@ -86,6 +86,14 @@ func (l *loop) handOver(c *conn) {
 		l.logger.Warn("handing a connection to HTTP", "error", err)
 		return
 	}
+	if c.tls != nil {
+		nc, err = c.tls.handOver(nc)
+		if err != nil {
+			l.edge.dismiss(ip)
+			nc.Close()
+			return
+		}
+	}
 	if !l.edge.http.give(&replayConn{Conn: nc, prefix: prefix, closed: func() { l.edge.dismiss(ip) }}) {
 		l.edge.dismiss(ip)
 		l.edge.metrics.rejected.WithLabelValues("http").Inc()

@@ -45,6 +45,7 @@ type loop struct {
 	drained *draining
 
 	read  []byte
+	plain []byte           // of a TLS record; nil until there is one
 	calls []*protocol.Call // decoded in this pass, not yet submitted
 	pool  []*protocol.Call
 	dirty []*conn // with something to write in this pass
@@ -213,7 +214,11 @@ func (l *loop) readable(c *conn) {
 	n, err := c.sock.Read(l.read)
 	if n > 0 {
 		c.heardAt = l.now
-		l.input(c, l.read[:n])
+		if c.tls != nil && c.state != stateSecuring {
+			l.decrypt(c, l.read[:n])
+		} else {
+			l.input(c, l.read[:n])
+		}
 		return
 	}
 	switch {
@@ -236,6 +241,8 @@ func (l *loop) hangUp(c *conn) {
 // input hands bytes to what the connection is at present.
 func (l *loop) input(c *conn, b []byte) {
 	switch c.state {
+	case stateSecuring:
+		l.secure(c, b)
 	case stateHead:
 		l.head(c, b)
 	case stateOpen:

@@ -89,8 +89,11 @@ func (l *loop) write(c *conn) {
 
 // writeOut writes c.out and reports whether all of it went.
 func (l *loop) writeOut(c *conn) bool {
+	if c.tls != nil && !l.flushSecure(c) {
+		return false
+	}
 	for c.sent < len(c.out) {
-		n, err := c.sock.Write(c.out[c.sent:])
+		n, err := c.write(c.out[c.sent:])
 		if n > 0 {
 			c.sent += n
 			c.takenAt = l.now
@@ -109,6 +112,14 @@ func (l *loop) writeOut(c *conn) bool {
 	c.out, c.sent = nil, 0
 	l.unblock(c)
 	return true
+}
+
+// write gives bytes to the socket, through TLS where there is one.
+func (c *conn) write(b []byte) (int, error) {
+	if c.tls != nil {
+		return c.tls.write(c.sock, b)
+	}
+	return c.sock.Write(b)
 }
 
 // block waits for the socket to take more. Over the outbox limit the connection's
@@ -152,6 +163,9 @@ func (l *loop) interest(c *conn) {
 // saidAll ends our side of a connection whose last word is out; the peer's end,
 // or the sweep, closes it.
 func (l *loop) saidAll(c *conn) {
+	if c.tls != nil {
+		c.tls.goodbye(c.sock)
+	}
 	if err := c.sock.CloseWrite(); err != nil {
 		l.drop(c)
 	}

@@ -123,8 +123,8 @@ func (h *hub) writeShared(c *conn) bool {
 		h.loop.tally.items += len(s.due)
 	}
 	s.sentDue()
-	n, err := c.sock.Write(p.shared)
-	if n == len(p.shared) {
+	n, err := c.write(p.shared)
+	if n == len(p.shared) && err == nil {
 		c.takenAt = h.loop.now
 		h.loop.tally.bytes += n
 		return true

@@ -38,7 +38,8 @@ type link struct {
 	in       []byte    // from the peer, not yet read
 	out      []byte    // for the peer, not yet written
 	ended    error     // why no more will come
-	blocking bool      // Read waits: during the handshake
+	blocking bool      // Read waits, and Write calls wrote: during the handshake
+	wrote    func()    // has the loop flush
 	raw      net.Conn  // after the hand-over
 }
 
@@ -48,8 +49,8 @@ const linkBytesMax = 64 << 10
 
 var errTooMuch = errors.New("edge: handshake is too large")
 
-func newSecure(config *tls.Config) *secure {
-	l := &link{blocking: true}
+func newSecure(config *tls.Config, wrote func()) *secure {
+	l := &link{blocking: true, wrote: wrote}
 	l.fed.L = &l.mu
 	return &secure{conn: tls.Server(l, config), link: l}
 }
@@ -111,13 +112,16 @@ func (l *link) Read(b []byte) (int, error) {
 // Write implements net.Conn. It never blocks before a hand-over.
 func (l *link) Write(b []byte) (int, error) {
 	l.mu.Lock()
-	raw := l.raw
+	raw, blocking := l.raw, l.blocking
 	if raw == nil {
 		l.out = append(l.out, b...)
 	}
 	l.mu.Unlock()
 	if raw != nil {
 		return raw.Write(b)
+	}
+	if blocking {
+		l.wrote()
 	}
 	return len(b), nil
 }
@@ -137,15 +141,33 @@ func (l *link) flush(s poll.Socket) error {
 	return nil
 }
 
+// unsent reports whether there is ciphertext to flush.
+func (l *link) unsent() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.out) > 0
+}
+
 // handOver lets crypto/tls go on over the socket itself, on anybody's goroutine.
 func (l *link) handOver(raw net.Conn) error {
 	l.mu.Lock()
 	out := l.out
 	l.out, l.raw = nil, raw
 	l.mu.Unlock()
-	_, err := raw.Write(out)
-	return err
+	if len(out) == 0 {
+		return nil
+	}
+	// At most a few hundred bytes after the handshake's own; they hardly ever wait.
+	if err := raw.SetWriteDeadline(time.Now().Add(handOverWait)); err != nil {
+		return err
+	}
+	if _, err := raw.Write(out); err != nil {
+		return err
+	}
+	return raw.SetWriteDeadline(time.Time{})
 }
+
+const handOverWait = 100 * time.Millisecond
 
 // The rest of net.Conn, used after a hand-over only.
 
@@ -233,4 +255,117 @@ func (s *secure) write(sock poll.Socket, b []byte) (n int, err error) {
 		}
 	}
 	return n, nil
+}
+
+// goodbye tells the peer that nothing follows. Where the socket takes no more the
+// peer finds out by the end of the connection.
+func (s *secure) goodbye(sock poll.Socket) {
+	if s.conn.CloseWrite() == nil {
+		_ = s.link.flush(sock)
+	}
+}
+
+// handOver returns the connection for use over the socket itself.
+func (s *secure) handOver(raw net.Conn) (net.Conn, error) {
+	if err := s.link.handOver(raw); err != nil {
+		return raw, err
+	}
+	return s.conn, nil
+}
+
+// handshakesMax bounds the TLS handshakes under way: each has a goroutine.
+const handshakesMax = 2048
+
+// secure takes ciphertext of a handshake, the first of which starts it.
+func (l *loop) secure(c *conn, b []byte) {
+	if c.tls == nil && !l.startHandshake(c) {
+		return
+	}
+	if err := c.tls.link.feed(b); err != nil {
+		l.edge.metrics.rejected.WithLabelValues("tls").Inc()
+		l.drop(c)
+	}
+}
+
+func (l *loop) startHandshake(c *conn) bool {
+	e := l.edge
+	if e.handshakes.Add(1) > handshakesMax {
+		e.handshakes.Add(-1)
+		e.metrics.rejected.WithLabelValues("handshakes").Inc()
+		l.drop(c)
+		return false
+	}
+	token := c.token()
+	s := newSecure(l.config.TLS, func() {
+		l.inbox.do(func(l *loop) {
+			if c := l.conn(token); c != nil {
+				l.mark(c)
+			}
+		})
+	})
+	c.tls = s
+	e.shaking.Go(func() {
+		err := s.conn.Handshake()
+		e.handshakes.Add(-1)
+		l.inbox.do(func(l *loop) { l.secured(token, err) })
+	})
+	return true
+}
+
+// secured goes on after a handshake, with what came behind it.
+func (l *loop) secured(token uint64, err error) {
+	c := l.conn(token)
+	if c == nil || c.state != stateSecuring {
+		return
+	}
+	if err != nil {
+		l.edge.metrics.rejected.WithLabelValues("tls").Inc()
+		_ = c.tls.link.flush(c.sock) // the alert that says why
+		l.drop(c)
+		return
+	}
+	c.tls.link.unblock()
+	c.state, c.since = stateHead, l.now
+	l.decrypt(c, nil)
+	l.mark(c)
+}
+
+// decrypt hands on the plaintext of what came in.
+func (l *loop) decrypt(c *conn, b []byte) {
+	if l.plain == nil {
+		l.plain = make([]byte, recordBytes)
+	}
+	err := c.tls.link.feed(b)
+	for err == nil {
+		var n int
+		if n, err = c.tls.read(l.plain); n > 0 {
+			l.input(c, l.plain[:n])
+			if l.slots[c.slot] != c {
+				return // gone, or net/http's now
+			}
+		}
+	}
+	switch {
+	case err == poll.ErrWouldBlock:
+		if c.tls.link.unsent() { // crypto/tls may answer something of its own
+			l.mark(c)
+		}
+	case errors.Is(err, io.EOF):
+		l.hangUp(c)
+	default:
+		l.drop(c)
+	}
+}
+
+// flushSecure sends ciphertext that is left and reports whether all of it went.
+func (l *loop) flushSecure(c *conn) bool {
+	switch err := c.tls.link.flush(c.sock); err {
+	case nil:
+		return true
+	case poll.ErrWouldBlock:
+		l.block(c)
+	default:
+		l.drop(c)
+	}
+	return false
 }

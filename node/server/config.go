@@ -26,6 +26,9 @@ type Config struct {
 	Expect    int
 	Shards    int
 	Origins   []string
+	TLSCert   string
+	TLSKey    string
+	TLSCA     string
 
 	MaxConnections      int
 	MaxConnectionsPerIP int
@@ -60,6 +63,9 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.StringVar(&c.Advertise, "advertise", c.Advertise, "`URL` told to clients as this node's endpoint (default: from --listen)")
 	f.IntVar(&c.Expect, "expect", c.Expect, "nodes of the region; this version runs one")
 	f.IntVar(&c.Shards, "shards", c.Shards, "logs of the region, fixed at the first start; this version keeps one")
+	f.StringVar(&c.TLSCert, "tls-cert", c.TLSCert, "`FILE` with the public port's certificate chain (PEM); read again when it changes")
+	f.StringVar(&c.TLSKey, "tls-key", c.TLSKey, "`FILE` with its private key (PEM)")
+	f.StringVar(&c.TLSCA, "tls-ca", c.TLSCA, "`FILE` with the CAs of client certificates (PEM); none given is still let in")
 	f.StringSliceVar(&c.Origins, "origins", c.Origins, "`LIST` of allowed Origin headers, besides the node's own host")
 	f.IntVar(&c.MaxConnections, "max-connections", c.MaxConnections, "connections of the public port, above it 503 (0: as many as the file limit allows)")
 	f.IntVar(&c.MaxConnectionsPerIP, "max-connections-per-ip", c.MaxConnectionsPerIP, "connections of one address, above it 429 (0: no limit)")
@@ -119,6 +125,12 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxConnections < 0 || c.MaxConnectionsPerIP < 0 {
 		bad("--max-connections and --max-connections-per-ip can't be negative")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		bad("--tls-cert and --tls-key go together")
+	}
+	if c.TLSCA != "" && c.TLSCert == "" {
+		bad("--tls-ca needs --tls-cert and --tls-key")
 	}
 	bad2 := func(err error) {
 		if err != nil {

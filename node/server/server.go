@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -139,7 +140,12 @@ func (s *Server) startCluster(ctx context.Context, stops *stack) error {
 // startPublic opens the public port. An error on failed ends the node.
 func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 	c := s.cluster.Load()
+	secure, err := s.publicTLS()
+	if err != nil {
+		return nil, err
+	}
 	e, err := edge.Listen(edge.Config{
+		TLS:    secure,
 		Listen: s.config.Listen, Node: s.config.Name, Region: s.config.Region,
 		Endpoints: s.advertised(), Origins: s.config.Origins,
 		Heartbeat:      s.config.Heartbeat,
@@ -179,6 +185,18 @@ func (s *Server) stopPublic(e *edge.Edge, a *api.API, srv *http.Server) error {
 	return errors.Join(err, e.Close())
 }
 
+// publicTLS returns nil where the public port is plain.
+func (s *Server) publicTLS() (*tls.Config, error) {
+	if s.config.TLSCert == "" {
+		return nil, nil
+	}
+	c, err := newCertificates(s.config.TLSCert, s.config.TLSKey, s.config.TLSCA, s.logger)
+	if err != nil {
+		return nil, err
+	}
+	return c.tlsConfig(), nil
+}
+
 // advertised is what clients are told as this node's endpoint where the address it
 // listens on won't do.
 func (s *Server) advertised() []string {
@@ -188,7 +206,11 @@ func (s *Server) advertised() []string {
 	host, port, err := net.SplitHostPort(s.config.Listen)
 	if ip, bad := netip.ParseAddr(host); err == nil && (host == "" || bad == nil && ip.IsUnspecified()) && port != "0" {
 		if name, err := os.Hostname(); err == nil {
-			return []string{"ws://" + net.JoinHostPort(name, port) + "/v1/ws"}
+			scheme := "ws://"
+			if s.config.TLSCert != "" {
+				scheme = "wss://"
+			}
+			return []string{scheme + net.JoinHostPort(name, port) + "/v1/ws"}
 		}
 	}
 	return nil

@@ -18,29 +18,36 @@ import (
 type call struct {
 	id        uint64
 	cmd       protocol.Command
-	body      []byte
-	sentTo    string // region it was first sent to
-	only      *link  // meant for this link; nil: for any
-	abandoned bool   // nobody waits; not to be sent again
+	body      []byte         // cmd as codec has it
+	codec     protocol.Codec // of the link it is meant for
+	sentTo    string         // region it was first sent to
+	only      *link          // meant for this link; nil: for any
+	abandoned bool           // nobody waits; not to be sent again
 	done      chan struct{}
-	msg       []byte // the reply
+	msg       message // the reply
 	err       error
 }
 
-func (p *call) finish(msg []byte, err error) {
+func (p *call) finish(msg message, err error) {
 	p.msg, p.err = msg, err
 	close(p.done)
 }
 
 // encode writes the command as it is to be sent next.
-func (p *call) encode() { p.body = appendCommand(p.body[:0], &p.cmd, p.id) }
+func (p *call) encode() {
+	if p.codec == protocol.CBOR {
+		p.body = appendCommandCBOR(p.body[:0], &p.cmd, p.id)
+	} else {
+		p.body = appendCommand(p.body[:0], &p.cmd, p.id)
+	}
+}
 
 // Do sends any command and waits for its answer. A write without Key gets one.
 // Errors: a *protocol.Error as the node sent it (or as protocol.Command.Check
 // found it, nothing being sent), the context's, ErrClosed, a *CloseError.
 func (c *Client) Do(ctx context.Context, cmd protocol.Command) (Reply, error) {
 	var r Reply
-	err := c.do(ctx, cmd, nil, func(msg []byte) (err error) {
+	err := c.do(ctx, cmd, nil, func(msg message) (err error) {
 		r.Replayed, err = decodeReply(msg, &r)
 		return err
 	})
@@ -49,12 +56,12 @@ func (c *Client) Do(ctx context.Context, cmd protocol.Command) (Reply, error) {
 
 // Submit is Do for those who only need to know that the command was done.
 func (c *Client) Submit(ctx context.Context, cmd protocol.Command) error {
-	return c.do(ctx, cmd, nil, acknowledged)
+	return c.do(ctx, cmd, nil, message.acknowledged)
 }
 
 // do sends the command until it is answered for good; read says what an answer
 // means. With a link given it goes to that one only.
-func (c *Client) do(ctx context.Context, cmd protocol.Command, only *link, read func(msg []byte) error) error {
+func (c *Client) do(ctx context.Context, cmd protocol.Command, only *link, read func(msg message) error) error {
 	if cmd.Op.IsWrite() && cmd.Key == "" {
 		cmd.Key = uuid.NewString()
 	}
@@ -63,7 +70,7 @@ func (c *Client) do(ctx context.Context, cmd protocol.Command, only *link, read 
 	}
 	backoff := newBackoff(&c.cfg)
 	for {
-		p := &call{cmd: cmd, only: only}
+		p := &call{cmd: cmd, only: only, codec: c.cfg.codecs()[0]}
 		if err := c.exchange(ctx, p); err != nil {
 			return err
 		}
@@ -162,12 +169,14 @@ func (c *Client) wakeLink() {
 }
 
 // take moves as many calls as one message and the link's limits allow from the
-// queue to the link and appends the message that sends them.
-func (c *Client) take(l *link, buf []byte) []byte {
+// queue to the link. It returns the message that sends them, empty if there are
+// none, and the buffer that it stands in, to be given again.
+func (c *Client) take(l *link, buf []byte) (grown, msg []byte) {
+	buf = append(buf[:0], make([]byte, headRoom)...)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.link != l || l.pending == nil {
-		return buf
+		return buf, nil
 	}
 	limits := &l.hello.Limits
 	taken, count := 0, 0
@@ -176,20 +185,20 @@ func (c *Client) take(l *link, buf []byte) []byte {
 			break
 		}
 		if err := p.prepare(l); err != nil {
-			p.finish(nil, err)
+			p.finish(message{}, err)
 			taken++
 			continue
 		}
-		if count > 0 && len(buf)+len(p.body)+2 > limits.MessageBytes {
+		if count > 0 && len(buf)+len(p.body)+1 > limits.MessageBytes {
 			break
 		}
 		l.pending[p.id] = p
-		buf = append(append(buf, ','), p.body...)
+		buf = appendNext(l.codec, buf, p.body, count)
 		taken++
 		count++
 	}
 	c.queue = slices.Delete(c.queue, 0, taken)
-	return frame(buf, count)
+	return frame(l.codec, buf, count)
 }
 
 // prepare makes the call ready to be sent over l, or says why it can't be.
@@ -197,10 +206,15 @@ func (p *call) prepare(l *link) error {
 	if p.only != nil && p.only != l {
 		return errLinkLost
 	}
+	stale := p.codec != l.codec
+	p.codec = l.codec
 	if p.sentTo == "" {
 		p.sentTo = l.hello.Region
 	} else if p.cmd.Op.IsWrite() && p.cmd.Home == "" {
 		p.cmd.Home = p.sentTo
+		stale = true
+	}
+	if stale {
 		p.encode()
 	}
 	if limit := l.hello.Limits.MessageBytes; len(p.body) > limit {
@@ -209,20 +223,8 @@ func (p *call) prepare(l *link) error {
 	return nil
 }
 
-// frame makes a message of count commands, each behind a comma.
-func frame(buf []byte, count int) []byte {
-	if count > 1 {
-		buf[0] = '['
-		return append(buf, ']')
-	}
-	if count == 1 {
-		return buf[1:]
-	}
-	return buf
-}
-
 // answer hands a reply to the call it belongs to.
-func (c *Client) answer(l *link, id uint64, msg []byte) {
+func (c *Client) answer(l *link, id uint64, msg message) {
 	c.mu.Lock()
 	p := l.pending[id]
 	delete(l.pending, id)
@@ -236,7 +238,7 @@ func (c *Client) answer(l *link, id uint64, msg []byte) {
 
 // answerAll hands an error without id to every call in flight: the node could
 // not read the message, so none of them will be answered.
-func (c *Client) answerAll(l *link, msg []byte) error {
+func (c *Client) answerAll(l *link, msg message) error {
 	_, refused := decodeReply(msg, &Reply{})
 	if refused == nil {
 		return errors.New("a reply without id")
@@ -246,7 +248,7 @@ func (c *Client) answerAll(l *link, msg []byte) error {
 	l.pending = map[uint64]*call{}
 	c.mu.Unlock()
 	for _, p := range lost {
-		p.finish(nil, refused)
+		p.finish(message{}, refused)
 	}
 	return refused
 }

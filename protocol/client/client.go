@@ -131,7 +131,7 @@ func (c *Client) stop(err error) {
 	c.signal()
 	c.mu.Unlock()
 	for _, p := range left {
-		p.finish(nil, err)
+		p.finish(message{}, err)
 	}
 	c.cancel()
 }

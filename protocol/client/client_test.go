@@ -323,7 +323,7 @@ func TestSubmitReadsNoAnswerButErrors(t *testing.T) {
 		return `"error":{"code":"forbidden","message":"no","retryable":false,"retry_after_ms":0}`
 	}
 	wantCode(t, c.Submit(within(t), protocol.Command{Op: protocol.OpPing}), protocol.CodeForbidden)
-	if err := acknowledged([]byte(`{"ok":{"a":1}, "id":7}`)); err != nil {
+	if err := (message{body: []byte(`{"ok":{"a":1}, "id":7}`)}).acknowledged(); err != nil {
 		t.Error(err)
 	}
 }

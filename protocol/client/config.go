@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/stockmesh/stockmesh/protocol"
 )
 
 // DefaultEndpoint is where a node listens when nothing is configured.
@@ -25,6 +27,7 @@ type Config struct {
 	Token     string       // bearer token; empty: none
 	TLS       *tls.Config  // for wss and https; nil: the system's roots
 	Logger    *slog.Logger // connections made and lost; nil: silent
+	CBOR      bool         // speak CBOR with nodes that do, JSON with others
 
 	// Wait makes Dial try until its context ends. Otherwise it fails when
 	// every endpoint was tried once.
@@ -63,6 +66,21 @@ func (cfg *Config) setDefaults() error {
 		return fmt.Errorf("BackoffMin %v is above BackoffMax %v", cfg.BackoffMin, cfg.BackoffMax)
 	}
 	return nil
+}
+
+// codecs are those to offer, the preferred one first.
+func (cfg *Config) codecs() []protocol.Codec {
+	if cfg.CBOR {
+		return []protocol.Codec{protocol.CBOR, protocol.JSON}
+	}
+	return []protocol.Codec{protocol.JSON}
+}
+
+func (cfg *Config) subprotocols() (names []string) {
+	for _, c := range cfg.codecs() {
+		names = append(names, c.Subprotocol())
+	}
+	return names
 }
 
 // parseEndpoint returns the endpoint as ws://host:port or wss://host:port,

@@ -49,7 +49,7 @@ func (c *Client) dialOne(ctx context.Context, endpoint string) (*link, error) {
 	conn, response, err := websocket.Dial(ctx, endpoint+"/v1/ws", &websocket.DialOptions{
 		HTTPClient:   c.http,
 		HTTPHeader:   header,
-		Subprotocols: []string{protocol.SubprotocolJSON},
+		Subprotocols: c.cfg.subprotocols(),
 		OnPingReceived: func(context.Context, []byte) bool {
 			l.heard.Add(1)
 			return true
@@ -60,6 +60,7 @@ func (c *Client) dialOne(ctx context.Context, endpoint string) (*link, error) {
 	}
 	conn.SetReadLimit(readBytesMax)
 	l.conn = conn
+	l.codec, _ = protocol.CodecOf(conn.Subprotocol()) // none picked: JSON
 	if err := l.readHello(ctx); err != nil {
 		conn.CloseNow()
 		if endingOf(err) == endForGood {

@@ -65,12 +65,12 @@ func TestPeek(t *testing.T) {
 		`{"op":"cursor","cursor":"eu:1"}`:             {op: "cursor"},
 		` {"op":"something-new","id":null,"more":{}}`: {op: "something-new"},
 	} {
-		if got, err := peek([]byte(msg)); err != nil || got != want {
+		if got, err := (message{body: []byte(msg)}).peek(); err != nil || got != want {
 			t.Errorf("%s: %+v, %v", msg, got, err)
 		}
 	}
 	for _, msg := range []string{``, `7`, `{`, `{"id":"x","ok":{}}`, `{"id":-1,"ok":{}}`} {
-		if got, err := peek([]byte(msg)); err == nil {
+		if got, err := (message{body: []byte(msg)}).peek(); err == nil {
 			t.Errorf("%s: %+v", msg, got)
 		}
 	}
@@ -86,7 +86,29 @@ func BenchmarkAppendCommand(b *testing.B) {
 }
 
 func BenchmarkDecodeReply(b *testing.B) {
-	msg := []byte(`{"id":12345,"ok":{"items":[{"sku":"85123A","location":"main","available":12345,"on_hand":12345,"reserved":0,"version":"local:987654","updated_at":"2026-01-02T03:04:05.678Z"}]}}`)
+	msg := message{body: []byte(`{"id":12345,"ok":{"items":[{"sku":"85123A","location":"main","available":12345,"on_hand":12345,"reserved":0,"version":"local:987654","updated_at":"2026-01-02T03:04:05.678Z"}]}}`)}
+	b.ReportAllocs()
+	for b.Loop() {
+		var r Reply
+		if _, err := decodeReply(msg, &r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkAppendCommandCBOR(b *testing.B) {
+	cmd := protocol.Command{Op: protocol.OpSell, Key: "c3-00000012345", Lines: []protocol.Line{{SKU: "85123A", Location: "main", Quantity: 1}}}
+	var buf []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = appendCommandCBOR(buf[:0], &cmd, 12345)
+	}
+}
+
+func BenchmarkDecodeReplyCBOR(b *testing.B) {
+	call := protocol.Call{Command: protocol.Command{ID: protocol.Raw{0x19, 0x30, 0x39}}, Result: protocol.Result{Kind: protocol.KindItems, Items: []protocol.Item{{
+		SKU: "85123A", Location: "main", Available: 12345, OnHand: 12345, Version: "local:987654", UpdatedAt: 1_700_000_000_000}}}}
+	msg := message{protocol.CBOR, protocol.CBOR.AppendReply(nil, &call)}
 	b.ReportAllocs()
 	for b.Loop() {
 		var r Reply

@@ -43,16 +43,18 @@ type fakeNode struct {
 	answer    func(*fakeConn, protocol.Command) string
 	handshake func(http.ResponseWriter) bool // true: has been refused
 	mute      bool                           // no pings, no hello
+	cbor      bool                           // speaks CBOR where that is offered
 }
 
 type fakeConn struct {
-	node *fakeNode
-	ws   *websocket.Conn
-	subs []protocol.Selector
+	node  *fakeNode
+	ws    *websocket.Conn
+	codec protocol.Codec
+	subs  []protocol.Selector
 }
 
 func newFakeNode(t *testing.T, name string) *fakeNode {
-	n := &fakeNode{t: t, name: name, items: map[string]protocol.Item{}, applied: map[string]string{}, conns: map[*fakeConn]bool{}}
+	n := &fakeNode{t: t, name: name, items: map[string]protocol.Item{}, applied: map[string]string{}, conns: map[*fakeConn]bool{}, cbor: overCBOR}
 	n.hello = protocol.Hello{Op: "hello", Session: "s", Node: name, Region: "eu", Protocol: 1, HeartbeatMS: 25000,
 		Limits: protocol.Limits{MessageBytes: 65536, Subscriptions: 10000, InFlight: 256}}
 	n.start("127.0.0.1:0")
@@ -96,8 +98,20 @@ func (n *fakeNode) say(format string, args ...any) {
 	n.each(func(c *fakeConn) { c.say(format, args...) })
 }
 
+// say sends a message that is given as JSON.
 func (c *fakeConn) say(format string, args ...any) {
-	c.ws.Write(context.Background(), websocket.MessageText, fmt.Appendf(nil, format, args...))
+	kind, msg := websocket.MessageText, fmt.Appendf(nil, format, args...)
+	if c.codec == protocol.CBOR {
+		kind, msg = websocket.MessageBinary, toCBOR(msg)
+	}
+	c.ws.Write(context.Background(), kind, msg)
+}
+
+func (n *fakeNode) codecs() []string {
+	if n.cbor {
+		return []string{protocol.SubprotocolCBOR, protocol.SubprotocolJSON}
+	}
+	return []string{protocol.SubprotocolJSON}
 }
 
 func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -112,13 +126,14 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if refuse != nil && refuse(w) {
 		return
 	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{protocol.SubprotocolJSON}})
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: n.codecs()})
 	if err != nil {
 		return
 	}
 	defer ws.CloseNow()
 	ws.SetReadLimit(1 << 20)
 	c := &fakeConn{node: n, ws: ws}
+	c.codec, _ = protocol.CodecOf(ws.Subprotocol())
 	n.mu.Lock() // nothing is said to it before the hello
 	n.conns[c] = true
 	n.accepted++
@@ -134,21 +149,27 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (c *fakeConn) serve(ctx context.Context) {
 	for {
-		_, msg, err := c.ws.Read(ctx)
+		kind, msg, err := c.ws.Read(ctx)
 		if err != nil {
+			return
+		}
+		if binary := kind == websocket.MessageBinary; binary != (c.codec == protocol.CBOR) {
+			c.ws.Close(protocol.CloseUnsupportedData, "")
 			return
 		}
 		c.node.mu.Lock()
 		c.node.messages = append(c.node.messages, msg)
 		c.node.mu.Unlock()
-		values, refused := protocol.Split(msg, protocol.CommandsMax)
+		values, refused := c.codec.Split(msg, protocol.CommandsMax)
 		if refused != nil {
 			c.say(`{"id":null,"error":%s}`, protocol.AppendError(nil, refused))
 			continue
 		}
 		for _, v := range values {
 			var cmd protocol.Command
-			if err := cmd.Decode(v); err != nil {
+			err := c.codec.Decode(&cmd, v)
+			cmd.ID = c.idText(cmd.ID)
+			if err != nil {
 				c.say(`{"id":%s,"error":%s}`, cmd.ID, protocol.AppendError(nil, err))
 				continue
 			}
@@ -303,7 +324,7 @@ func (n *fakeNode) connections() int {
 }
 
 func quick(endpoints ...string) Config {
-	return Config{Endpoints: endpoints, BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond, PauseMin: time.Millisecond}
+	return Config{Endpoints: endpoints, CBOR: overCBOR, BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond, PauseMin: time.Millisecond}
 }
 
 func dial(t *testing.T, cfg Config) *Client {

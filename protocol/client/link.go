@@ -25,6 +25,7 @@ type link struct {
 	client   *Client
 	endpoint string
 	conn     *websocket.Conn
+	codec    protocol.Codec
 	hello    protocol.Hello
 	since    time.Time
 
@@ -62,7 +63,7 @@ func (l *link) readHello(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := protocol.UnmarshalJSON(msg, &l.hello); err != nil {
+	if err := l.codec.Unmarshal(msg, &l.hello); err != nil {
 		return err
 	}
 	if l.hello.Op != "hello" || l.hello.Protocol != protocol.ProtocolVersion {
@@ -122,10 +123,14 @@ func nudge(c chan struct{}) {
 
 // write sends the queue, as much as fits into each message.
 func (l *link) write() {
+	kind := websocket.MessageText
+	if l.codec == protocol.CBOR {
+		kind = websocket.MessageBinary
+	}
 	buf := make([]byte, 0, 4096)
 	for {
-		buf = l.client.take(l, buf[:0])
-		if len(buf) == 0 {
+		var msg []byte
+		if buf, msg = l.client.take(l, buf); len(msg) == 0 {
 			select {
 			case <-l.wake:
 				// Others who were just answered are about to queue more.
@@ -135,7 +140,7 @@ func (l *link) write() {
 				return
 			}
 		}
-		if err := l.conn.Write(l.ctx, websocket.MessageText, buf); err != nil {
+		if err := l.conn.Write(l.ctx, kind, msg); err != nil {
 			l.conn.CloseNow()
 			return
 		}
@@ -177,20 +182,20 @@ func (l *link) read() error {
 			return err
 		}
 		l.heard.Add(1)
-		if err := l.handle(buf.Bytes()); err != nil {
+		if err := l.handle(message{l.codec, buf.Bytes()}); err != nil {
 			return fmt.Errorf("%s: %w", l.endpoint, err)
 		}
 	}
 }
 
-func (l *link) handle(msg []byte) error {
-	h, err := peek(msg)
+func (l *link) handle(msg message) error {
+	h, err := msg.peek()
 	if err != nil {
 		return err
 	}
 	switch {
 	case h.isReply && h.hasID:
-		l.client.answer(l, h.id, bytes.Clone(msg))
+		l.client.answer(l, h.id, message{msg.codec, bytes.Clone(msg.body)})
 		return nil
 	case h.isReply:
 		return l.client.answerAll(l, msg)
@@ -198,17 +203,18 @@ func (l *link) handle(msg []byte) error {
 	return l.push(h.op, msg)
 }
 
-func (l *link) push(op string, msg []byte) error {
+func (l *link) push(op string, msg message) error {
 	switch op {
 	case "stock":
+		clear(l.stock.Items) // or what this push omits stays as it was
 		l.stock.Items = l.stock.Items[:0]
-		if err := protocol.UnmarshalJSON(msg, &l.stock); err != nil {
+		if err := msg.decode(&l.stock); err != nil {
 			return err
 		}
 		l.client.eachSub(func(s *Subscription) { s.items(l.stock.Items) })
 	case "cursor":
 		var p cursorPush
-		if err := protocol.UnmarshalJSON(msg, &p); err != nil {
+		if err := msg.decode(&p); err != nil {
 			return err
 		}
 		v, err := protocol.ParseVector(p.Cursor)
@@ -218,7 +224,7 @@ func (l *link) push(op string, msg []byte) error {
 		l.client.eachSub(func(s *Subscription) { s.advance(l, v) })
 	case "reservation":
 		var p reservationPush
-		if err := protocol.UnmarshalJSON(msg, &p); err != nil {
+		if err := msg.decode(&p); err != nil {
 			return err
 		}
 		l.client.eachSub(func(s *Subscription) { s.reservation(p.Reservation) })
@@ -228,9 +234,9 @@ func (l *link) push(op string, msg []byte) error {
 	return nil // an op of a later version
 }
 
-func (l *link) leave(msg []byte) error {
+func (l *link) leave(msg message) error {
 	var g protocol.Goaway
-	if err := protocol.UnmarshalJSON(msg, &g); err != nil {
+	if err := msg.decode(&g); err != nil {
 		return err
 	}
 	select {
@@ -273,7 +279,7 @@ func (c *Client) detach(l *link, err error) {
 	}
 	c.mu.Unlock()
 	for _, p := range lost {
-		p.finish(nil, reason)
+		p.finish(message{}, reason)
 	}
 	if !errors.Is(err, context.Canceled) {
 		c.cfg.Logger.Info("connection ended", "endpoint", l.endpoint, "resend", len(again), "error", err)

@@ -41,14 +41,22 @@ type subscribed struct {
 	Cursor string `json:"cursor"`
 }
 
+// message is one message of a node.
+type message struct {
+	codec protocol.Codec
+	body  []byte
+}
+
+func (m message) decode(v any) error { return m.codec.Unmarshal(m.body, v) }
+
 // decodeReply reads the ok object of a reply into ok, or returns its error.
-func decodeReply[T any](msg []byte, ok *T) (replayed bool, err error) {
+func decodeReply[T any](m message, ok *T) (replayed bool, err error) {
 	r := struct {
 		OK       *T              `json:"ok"`
 		Error    *protocol.Error `json:"error"`
 		Replayed bool            `json:"replayed"`
 	}{OK: ok}
-	if err := protocol.UnmarshalJSON(msg, &r); err != nil {
+	if err := m.decode(&r); err != nil {
 		return false, fmt.Errorf("client: unreadable reply: %w", err)
 	}
 	if r.Error != nil {
@@ -59,15 +67,15 @@ func decodeReply[T any](msg []byte, ok *T) (replayed bool, err error) {
 
 // acknowledged reports whether a reply is a success, without reading the answer
 // where the node puts ok right behind the id.
-func acknowledged(msg []byte) error {
-	rest := msg
-	if i := bytes.IndexByte(msg, ','); bytes.HasPrefix(msg, replyPrefix) && i > 0 {
-		rest = msg[i:]
-	}
-	if bytes.HasPrefix(rest, okPrefix) {
+func (m message) acknowledged() error {
+	if m.codec == protocol.CBOR {
+		if _, rest, ok := cborReply(m.body); ok && bytes.HasPrefix(rest, cborOK) {
+			return nil
+		}
+	} else if _, rest, ok := jsonReply(m.body); ok && bytes.HasPrefix(rest, okPrefix) {
 		return nil
 	}
-	_, err := decodeReply(msg, &struct{}{})
+	_, err := decodeReply(m, &struct{}{})
 	return err
 }
 
@@ -80,35 +88,51 @@ type head struct {
 	id      uint64
 }
 
+// peek reads a message's head. Nodes put id or op first; what does not look
+// that way is read in full.
+func (m message) peek() (head, error) {
+	quick := jsonHead
+	if m.codec == protocol.CBOR {
+		quick = cborHead
+	}
+	if h, ok := quick(m.body); ok {
+		return h, nil
+	}
+	var v struct {
+		Op string  `json:"op"`
+		ID *uint64 `json:"id"`
+	}
+	if err := m.decode(&v); err != nil {
+		return head{}, fmt.Errorf("unreadable message: %w", err)
+	}
+	h := head{op: v.Op, isReply: v.Op == "", hasID: v.ID != nil}
+	if h.hasID {
+		h.id = *v.ID
+	}
+	return h, nil
+}
+
 var (
 	replyPrefix = []byte(`{"id":`)
 	okPrefix    = []byte(`,"ok":{`)
 	stockPrefix = []byte(`{"op":"stock",`)
 )
 
-// peek reads a message's head. Nodes put id or op first; what does not look
-// that way is read in full.
-func peek(msg []byte) (head, error) {
-	if bytes.HasPrefix(msg, stockPrefix) {
-		return head{op: "stock"}, nil
+func jsonHead(b []byte) (head, bool) {
+	if bytes.HasPrefix(b, stockPrefix) {
+		return head{op: "stock"}, true
 	}
-	if rest, ok := bytes.CutPrefix(msg, replyPrefix); ok {
-		if n := bytes.IndexByte(rest, ','); n > 0 && n < 20 {
-			if id, err := strconv.ParseUint(string(rest[:n]), 10, 64); err == nil {
-				return head{isReply: true, hasID: true, id: id}, nil
-			}
-		}
+	id, _, ok := jsonReply(b)
+	return head{isReply: true, hasID: true, id: id}, ok
+}
+
+// jsonReply cuts a reply behind its id.
+func jsonReply(b []byte) (id uint64, rest []byte, ok bool) {
+	rest, ok = bytes.CutPrefix(b, replyPrefix)
+	n := bytes.IndexByte(rest, ',')
+	if !ok || n <= 0 || n > 20 {
+		return 0, nil, false
 	}
-	var m struct {
-		Op string  `json:"op"`
-		ID *uint64 `json:"id"`
-	}
-	if err := protocol.UnmarshalJSON(msg, &m); err != nil {
-		return head{}, fmt.Errorf("unreadable message: %w", err)
-	}
-	h := head{op: m.Op, isReply: m.Op == "", hasID: m.ID != nil}
-	if h.hasID {
-		h.id = *m.ID
-	}
-	return h, nil
+	id, err := strconv.ParseUint(string(rest[:n]), 10, 64)
+	return id, rest[n:], err == nil
 }

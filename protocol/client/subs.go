@@ -102,7 +102,7 @@ func (s *Subscription) unsubscribe() {
 	cmd := s.base
 	cmd.Op, cmd.IntervalMS = protocol.OpUnsubscribe, 0
 	for _, part := range split(cmd, l.hello.Limits.MessageBytes/2) {
-		if err := c.do(ctx, part, l, acknowledged); err != nil {
+		if err := c.do(ctx, part, l, message.acknowledged); err != nil {
 			return // the link is gone, and the subscription with it
 		}
 	}

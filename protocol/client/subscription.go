@@ -205,7 +205,7 @@ func (s *Subscription) fill(ctx context.Context, l *link) error {
 	for i, cmd := range split(s.base, l.hello.Limits.MessageBytes/2) {
 		cmd.Since = since
 		var ok subscribed
-		err := s.client.do(ctx, cmd, l, func(msg []byte) error {
+		err := s.client.do(ctx, cmd, l, func(msg message) error {
 			_, err := decodeReply(msg, &ok)
 			return err
 		})
