@@ -197,6 +197,7 @@ func TestBytesRightAfterTheHead(t *testing.T) {
 }
 
 func TestHTTPSharesThePort(t *testing.T) {
+	plainOnly(t)
 	f := start(t)
 	for _, url := range []string{"/", "/v1/stock", "/v1/ws"} {
 		res, err := http.Get("http://" + f.addr + url)
@@ -224,6 +225,7 @@ func TestHTTPSharesThePort(t *testing.T) {
 }
 
 func TestHalfFramesThenClose(t *testing.T) {
+	plainOnly(t)
 	f := start(t)
 	whole := frameBytes(fin|text, `{"op":"ping","id":1,"x":"`+strings.Repeat("x", 200)+`"}`)
 	times10(t, f, func(i int) {

@@ -2,6 +2,8 @@ package edge_test
 
 import (
 	"context"
+	"crypto/tls"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -28,7 +30,11 @@ type fixture struct {
 	ledger   *ledger // nil where a real one serves
 	addr     string
 	registry *prometheus.Registry
+	tls      *tls.Config // of the clients; nil: plain
 }
+
+// overTLS runs every test over TLS: go test ./node/edge -over-tls
+var overTLS = flag.Bool("over-tls", false, "run the tests over TLS")
 
 func start(t testing.TB, tune ...func(*edge.Config)) *fixture {
 	t.Helper()
@@ -60,8 +66,14 @@ func startOn(t testing.TB, l edge.Ledger, tune ...func(*edge.Config)) *fixture {
 		Listen: "127.0.0.1:0", Node: "eu-1", Region: "eu", Endpoints: []string{"ws://eu-1/v1/ws"},
 		Ledger: l, Registerer: f.registry, Loops: 2,
 	}
+	if *overTLS {
+		config.TLS = testCertificate(t)
+	}
 	for _, fn := range tune {
 		fn(&config)
+	}
+	if config.TLS != nil {
+		f.tls = &tls.Config{InsecureSkipVerify: true}
 	}
 	var err error
 	if f.edge, err = edge.Listen(config); err != nil {
@@ -84,12 +96,23 @@ func startOn(t testing.TB, l edge.Ledger, tune ...func(*edge.Config)) *fixture {
 	return f
 }
 
+// plainOnly skips a test that reaches below TLS.
+func plainOnly(t *testing.T) {
+	t.Helper()
+	if *overTLS {
+		t.Skip("looks at the bare connection")
+	}
+}
+
 // tcp connects without a handshake.
 func (f *fixture) tcp() *peer {
 	f.Helper()
 	c, err := net.Dial("tcp", f.addr)
 	if err != nil {
 		f.Fatal(err)
+	}
+	if f.tls != nil {
+		c = tls.Client(c, f.tls)
 	}
 	return newPeer(f, c)
 }

@@ -18,6 +18,7 @@ import (
 )
 
 func TestMaxConnections(t *testing.T) {
+	plainOnly(t)
 	f := start(t, func(c *edge.Config) { c.MaxConnections = 3 })
 	times10(t, f, func(int) { // the honest one is the third
 		a, b := f.dial(), f.dial()
@@ -38,6 +39,7 @@ func TestMaxConnections(t *testing.T) {
 }
 
 func TestMaxConnectionsPerIP(t *testing.T) {
+	plainOnly(t)
 	f := start(t, func(c *edge.Config) { c.MaxConnectionsPerIP = 2 })
 	from := func(ip string) *peer {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
@@ -61,6 +63,7 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 }
 
 func TestConnectionsLeaveNothingBehind(t *testing.T) {
+	plainOnly(t)
 	f := start(t)
 	f.ledger.set(1, "A")
 	visit := func(i int) {
@@ -168,6 +171,7 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 }
 
 func TestCloseEndsAll(t *testing.T) {
+	plainOnly(t)
 	f := start(t)
 	open, unready, broken := f.dial(), f.tcp(), f.dial()
 	unready.raw("GET / HT")
@@ -242,6 +246,7 @@ func TestListenErrors(t *testing.T) {
 
 // A client that others wrote gets on with the node, compression declined.
 func TestAnotherImplementation(t *testing.T) {
+	plainOnly(t)
 	f := start(t)
 	c, res, err := websocket.Dial(t.Context(), "ws://"+f.addr+"/v1/ws", &websocket.DialOptions{
 		Subprotocols: []string{protocol.SubprotocolJSON}, CompressionMode: websocket.CompressionContextTakeover,

@@ -2,6 +2,7 @@ package edge_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -48,6 +49,14 @@ type peer struct {
 func newPeer(t testing.TB, c net.Conn) *peer {
 	t.Cleanup(func() { c.Close() })
 	return &peer{TB: t, conn: c, in: bufio.NewReader(c)}
+}
+
+// tcpConn is the connection below TLS, where there is TLS.
+func (p *peer) tcpConn() *net.TCPConn {
+	if c, ok := p.conn.(*tls.Conn); ok {
+		return c.NetConn().(*net.TCPConn)
+	}
+	return p.conn.(*net.TCPConn)
 }
 
 func (p *peer) raw(s string) {

@@ -18,7 +18,7 @@ import (
 func (f *fixture) narrow() *peer {
 	f.Helper()
 	p := f.dial()
-	if err := p.conn.(*net.TCPConn).SetReadBuffer(128 << 10); err != nil {
+	if err := p.tcpConn().SetReadBuffer(128 << 10); err != nil {
 		f.Fatal(err)
 	}
 	return p
