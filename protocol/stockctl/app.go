@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +25,7 @@ type app struct {
 	out, errOut io.Writer
 	endpoints   []string
 	token       string
+	tlsCA       string
 	json        bool
 	timeout     time.Duration
 	timeoutSet  bool
@@ -47,6 +50,7 @@ with --key to be able to repeat a command without doing it twice.`,
 	flags := root.PersistentFlags()
 	flags.StringSliceVar(&a.endpoints, "endpoint", endpointsFromEnv(), "nodes to talk to, repeated or joined by commas [STOCKMESH_ENDPOINTS]")
 	flags.StringVar(&a.token, "token", os.Getenv("STOCKMESH_TOKEN"), "bearer token [STOCKMESH_TOKEN]")
+	flags.StringVar(&a.tlsCA, "tls-ca", os.Getenv("STOCKMESH_TLS_CA"), "PEM file of the CAs that nodes' certificates are checked with, instead of the system's [STOCKMESH_TLS_CA]")
 	flags.BoolVar(&a.json, "json", false, "print JSON, one value a line")
 	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after; watch, import, export, verify and replay have no limit unless it is set")
 	root.AddCommand(
@@ -67,11 +71,31 @@ func endpointsFromEnv() []string {
 
 // dial connects; wait keeps trying where a node may be away for a while.
 func (a *app) dial(ctx context.Context, wait bool) (*client.Client, error) {
-	c, err := client.Dial(ctx, client.Config{Endpoints: a.endpoints, Token: a.token, Wait: wait})
+	roots, err := a.roots()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.Dial(ctx, client.Config{Endpoints: a.endpoints, Token: a.token, TLS: roots, Wait: wait})
 	if errors.Is(err, client.ErrUnreachable) {
 		return nil, &unreachable{a.endpoints, err}
 	}
 	return c, err
+}
+
+// roots returns nil where the system's CAs will do.
+func (a *app) roots() (*tls.Config, error) {
+	if a.tlsCA == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(a.tlsCA)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--tls-ca: no certificate in %s", a.tlsCA)
+	}
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
 // short runs one exchange under the timeout.
