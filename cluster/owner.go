@@ -19,6 +19,7 @@ const (
 	roundCommandsMax = 4096
 	roundBytesMax    = 1 << 20
 	expiriesMax      = 1024
+	expiriesStep     = 16 // between two looks at the round's size
 )
 
 // journal is what the owner needs of the log.
@@ -141,7 +142,7 @@ func (o *owner) expiryDue() bool {
 // answers them. It returns how many calls it took.
 func (o *owner) round(ctx context.Context, calls []*protocol.Call) (int, error) {
 	o.reset()
-	o.draft.Expire(expiriesMax)
+	o.expire()
 	n := o.decide(calls)
 	calls = calls[:n]
 	if n > 0 {
@@ -166,6 +167,17 @@ func (o *owner) round(ctx context.Context, calls []*protocol.Call) (int, error) 
 	o.onRound(changes, len(o.buf))
 	o.answer(calls)
 	return n, nil
+}
+
+// expire ends reservations whose time has come, as many as one round should hold.
+func (o *owner) expire() {
+	for ended := 0; ended < expiriesMax && o.draft.Size() <= roundBytesMax; {
+		n := o.draft.Expire(expiriesStep)
+		if n == 0 {
+			return
+		}
+		ended += n
+	}
 }
 
 // decide puts as many calls into the draft as one round may hold.

@@ -191,3 +191,54 @@ func TestQueueBound(t *testing.T) {
 		t.Fatalf("got %v", codes)
 	}
 }
+
+// Many large reservations that end at once don't make a round larger than the log
+// takes: they are spread over several.
+func TestManyExpiriesAtOnce(t *testing.T) {
+	j := &faultyJournal{}
+	var clock struct {
+		sync.Mutex
+		at time.Time
+	}
+	clock.at = time.Now()
+	c := Config{Node: "eu-1", KeyWindow: time.Hour, Clock: func() time.Time {
+		clock.Lock()
+		defer clock.Unlock()
+		return clock.at
+	}}.withDefaults()
+	o := newOwner(&c, j, newReplica(ledger.NewState("eu", 0)), newMetrics(prometheus.NewRegistry()))
+	o.onRound = func(*protocol.Changes, int) {}
+	if err := o.takeOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const reservations, lines = 300, 100
+	name := func(n int) string { return fmt.Sprintf("%0128d", n) }
+	for i := range reservations {
+		reserve := protocol.Command{Op: protocol.OpReserve, Key: fmt.Sprint("r", i), TTLMS: protocol.Ptr[int64](1000)}
+		var calls []*protocol.Call
+		for n := range lines {
+			sku := name(i*lines + n)
+			calls = append(calls, &protocol.Call{Done: func(*protocol.Call) {}, Command: protocol.Command{Op: protocol.OpAdjust, Key: sku, SKU: sku, Location: name(0), Delta: 1}})
+			reserve.Lines = append(reserve.Lines, protocol.Line{SKU: sku, Location: name(0), Quantity: 1})
+		}
+		calls = append(calls, &protocol.Call{Done: func(*protocol.Call) {}, Command: reserve})
+		if err := o.rounds(t.Context(), calls); err != nil || calls[lines].Err != nil {
+			t.Fatal(err, calls[lines].Err)
+		}
+	}
+	before := len(j.rounds)
+	clock.Lock()
+	clock.at = clock.at.Add(time.Minute)
+	clock.Unlock()
+	if err := o.rounds(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, left, _ := o.replica.state.Sizes(); left != 0 {
+		t.Fatalf("%d reservations left", left)
+	}
+	for _, b := range j.rounds[before:] {
+		if len(b) > 2*roundBytesMax {
+			t.Errorf("a round of %d bytes", len(b))
+		}
+	}
+}
