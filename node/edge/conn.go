@@ -23,10 +23,11 @@ const (
 type conn struct {
 	slot, gen uint32
 	sock      poll.Socket
-	inFlight  int32
+	inFlight  int16
 	fragments uint16 // of the message under way
-	fragOp    byte   // its opcode, 0: none
+	fragOp    byte   // its opcode, and rsv1 where it is compressed; 0: none
 	state     state
+	form
 	blocked   bool // the socket takes no more; waiting for it to be writable
 	muted     bool // not read from, because its outbox is over the limit
 	queued    bool // in loop.dirty
@@ -67,6 +68,10 @@ func (l *loop) add(sock poll.Socket, ip netip.Addr) {
 	if status != 0 {
 		c.ip = netip.Addr{} // was not admitted: nothing to undo
 		l.edge.metrics.rejected.WithLabelValues("connections").Inc()
+		if l.config.TLS != nil {
+			l.drop(c) // saying why would cost the handshake that there is no room for
+			return
+		}
 		l.refuseHTTP(c, status, "too many connections", 1)
 		return
 	}

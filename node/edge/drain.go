@@ -25,7 +25,7 @@ func (l *loop) drain(over time.Duration, elsewhere []string, done func()) {
 			continue
 		}
 		l.drained.total++
-		c.out = appendText(l.outs.get(c.out), func(b []byte) []byte { return protocol.AppendJSON(b, &away) })
+		l.say(c, func(b []byte) []byte { return c.codec.AppendMessage(b, &away) })
 		l.mark(c)
 	}
 	l.drainSome()

@@ -154,7 +154,7 @@ func (h *hub) fill(c *conn) {
 		items, last := f.next(h.loop.config.Ledger)
 		if len(items) > 0 {
 			h.loop.tally.items += len(items)
-			c.out = appendText(h.loop.outs.get(c.out), func(b []byte) []byte { return appendSnapshot(b, items) })
+			h.loop.say(c, func(b []byte) []byte { return appendSnapshot(b, c.codec, items) })
 		}
 		if last {
 			c.sub.fills = c.sub.fills[1:]
@@ -163,15 +163,15 @@ func (h *hub) fill(c *conn) {
 	}
 }
 
-func appendSnapshot(b []byte, items []protocol.Item) []byte {
+func appendSnapshot(b []byte, codec protocol.Codec, items []protocol.Item) []byte {
 	parts := make([][]byte, len(items))
 	var arena []byte
 	for i := range items {
 		start := len(arena)
-		arena = protocol.AppendItem(arena, &items[i])
+		arena = codec.AppendItem(arena, &items[i])
 		parts[i] = arena[start:len(arena):len(arena)]
 	}
-	return protocol.AppendStock(b, true, parts...)
+	return codec.AppendStock(b, true, parts...)
 }
 
 func (h *hub) filled(c *conn, f *fill) {
@@ -179,6 +179,6 @@ func (h *hub) filled(c *conn, f *fill) {
 	c.sub.cursorAt, c.sub.cursorText = h.loop.now, text
 	call := f.call
 	call.Result = protocol.Result{Kind: protocol.KindSubscribed, Count: f.count, Cursor: text}
-	c.out = appendText(h.loop.outs.get(c.out), func(b []byte) []byte { return protocol.AppendReply(b, call) })
+	h.loop.say(c, func(b []byte) []byte { return c.codec.AppendReply(b, call) })
 	h.loop.recycle(call)
 }

@@ -9,10 +9,14 @@ import (
 )
 
 const (
-	opText  = byte(ws.OpText)
-	opClose = byte(ws.OpClose)
-	opPing  = byte(ws.OpPing)
-	opPong  = byte(ws.OpPong)
+	opText   = byte(ws.OpText)
+	opBinary = byte(ws.OpBinary)
+	opClose  = byte(ws.OpClose)
+	opPing   = byte(ws.OpPing)
+	opPong   = byte(ws.OpPong)
+
+	// rsv1, in a frame's first byte, marks a compressed message.
+	rsv1 = 0x40
 
 	// fragmentsMax bounds what a message of one-byte fragments can cost.
 	fragmentsMax = 1024
@@ -71,6 +75,9 @@ func (c *conn) checkHeader(h ws.Header, limit int) *fault {
 	if c.fragOp != 0 {
 		state = state.Set(ws.StateFragmented)
 	}
+	if c.deflate && (h.OpCode == ws.OpText || h.OpCode == ws.OpBinary) {
+		h.Rsv &^= rsv1 >> 4 // it may be on the first frame of a message, and nowhere else
+	}
 	err := ws.CheckHeader(h, state)
 	switch {
 	case h.Length < 0:
@@ -79,8 +86,8 @@ func (c *conn) checkHeader(h ws.Header, limit int) *fault {
 		return &fault{protocol.CloseProtocolError, err.Error()}
 	case h.OpCode.IsControl():
 		return nil
-	case h.OpCode == ws.OpBinary:
-		return &fault{protocol.CloseUnsupportedData, "binary message on " + protocol.SubprotocolJSON}
+	case h.OpCode != ws.OpContinuation && byte(h.OpCode) != c.op():
+		return &fault{protocol.CloseUnsupportedData, c.codec.Subprotocol() + " has messages of the other type"}
 	case h.Length > int64(limit-len(c.frag)):
 		return &fault{protocol.CloseTooLarge, "message is larger than 64 KiB"}
 	case c.fragments >= fragmentsMax:
@@ -140,8 +147,8 @@ func (l *loop) frame(c *conn, h ws.Header, payload []byte) {
 	case h.OpCode == ws.OpPong:
 	case h.OpCode == ws.OpClose:
 		l.peerCloses(c, payload)
-	case h.Fin && h.OpCode == ws.OpText:
-		l.text(c, payload)
+	case h.Fin && h.OpCode != ws.OpContinuation:
+		l.whole(c, firstByte(h), payload)
 	default:
 		l.fragment(c, h, payload)
 	}
@@ -149,20 +156,31 @@ func (l *loop) frame(c *conn, h ws.Header, payload []byte) {
 
 func (l *loop) fragment(c *conn, h ws.Header, payload []byte) {
 	if c.fragOp == 0 {
-		c.fragOp, c.since = byte(h.OpCode), l.now
+		c.fragOp, c.since = firstByte(h), l.now
 	}
 	c.frag = append(c.frag, payload...)
 	c.fragments++
 	if !h.Fin {
 		return
 	}
-	whole := c.frag
+	first, whole := c.fragOp, c.frag
 	c.frag, c.fragOp, c.fragments = nil, 0, 0
-	l.text(c, whole)
+	l.whole(c, first, whole)
 }
 
-func (l *loop) text(c *conn, payload []byte) {
-	if !utf8.Valid(payload) {
+// firstByte is a message's first byte but for the FIN bit.
+func firstByte(h ws.Header) byte { return byte(h.OpCode) | h.Rsv<<4 }
+
+// whole takes a complete message, which began with a frame of this first byte.
+func (l *loop) whole(c *conn, first byte, payload []byte) {
+	if first&rsv1 != 0 {
+		var f *fault
+		if payload, f = l.inflater.inflate(payload, protocol.MessageBytesMax); f != nil {
+			l.close(c, f.code, f.reason)
+			return
+		}
+	}
+	if c.op() == opText && !utf8.Valid(payload) {
 		l.close(c, protocol.CloseInvalidPayload, "text is not valid UTF-8")
 		return
 	}
@@ -190,6 +208,7 @@ func appendFrame(b []byte, op byte, payload []byte) []byte {
 	return append(b, payload...)
 }
 
+// appendFrameHeader takes an opcode, and rsv1 where the payload is compressed.
 func appendFrameHeader(b []byte, op byte, n int) []byte {
 	b = append(b, 0x80|op)
 	switch {
@@ -202,17 +221,17 @@ func appendFrameHeader(b []byte, op byte, n int) []byte {
 	}
 }
 
-// appendText appends a text frame whose payload write appends. The header is made
+// appendPlain appends a frame whose payload write appends. The header is made
 // room for first and moved up where it turns out longer, so nothing is copied for
 // the usual small payload.
-func appendText(b []byte, write func([]byte) []byte) []byte {
+func appendPlain(b []byte, op byte, write func([]byte) []byte) []byte {
 	const room = 4
 	start := len(b)
 	b = append(b, make([]byte, room)...)
 	b = write(b)
 	n := len(b) - start - room
 	var head [10]byte
-	h := appendFrameHeader(head[:0], opText, n)
+	h := appendFrameHeader(head[:0], op, n)
 	if len(h) > room {
 		b = append(b, make([]byte, len(h)-room)...)
 		copy(b[start+len(h):], b[start+room:start+room+n])

@@ -46,11 +46,16 @@ func newBench(t testing.TB) *loop {
 	return l
 }
 
-// feed gives a new connection the input in pieces and returns it with what it
-// would have written. The loop's other half, the socket, is left out.
+// feed is feedAs for plain JSON.
 func (l *loop) feed(s state, pieces ...[]byte) (*conn, string) {
+	return l.feedAs(form{}, s, pieces...)
+}
+
+// feedAs gives a new connection the input in pieces and returns it with what it
+// would have written. The loop's other half, the socket, is left out.
+func (l *loop) feedAs(f form, s state, pieces ...[]byte) (*conn, string) {
 	l.edge.sessions.Store(0) // so that two runs say the same
-	c := &conn{sock: poll.Socket{}, state: s}
+	c := &conn{sock: poll.Socket{}, state: s, form: f}
 	l.place(c)
 	if s == stateOpen {
 		c.session = 1
@@ -146,31 +151,51 @@ func FuzzFrames(f *testing.F) {
 		masked(0x01, "{") + strings.Repeat(masked(0x00, ""), fragmentsMax+1), masked(0x81, `{"op":"subscribe","all":true}`),
 		masked(0x81, `[{"op":"get","skus":["a"],"id":1},{"op":"x"}]`) + masked(0x88, "\x0f\xa0"),
 	} {
-		f.Add([]byte(s))
+		f.Add([]byte(s), byte(0))
+	}
+	zipped := packed(f, `{"op":"ping","id":1}`)
+	for _, s := range []string{
+		ping, masked(0xc1, zipped), masked(0x41, zipped[:5]) + masked(0x89, "x") + masked(0x80, zipped[5:]), masked(0xc1, ""), masked(0xc1, "\x00"),
+		masked(0x41, zipped[:5]) + masked(0xc0, zipped[5:]), masked(0xc9, ""), masked(0xc1, zipped[:5]), masked(0xc1, packed(f, strings.Repeat(" ", 70000))),
+		masked(0xc1, packed(f, "\xff")), masked(0xc1, strings.Repeat("\x03\x00", 20)), masked(0xc1, packed(f, "["+strings.Repeat(`{"op":"x"},`, 99)+`{"op":"get","skus":["a"]}]`)),
+	} {
+		f.Add([]byte(s), byte(2))
+	}
+	for _, s := range []string{"\xa2\x62op\x64ping\x62id\x01", "\x81\xa1\x62op\x64ping", "\xa0", "\xbf\xff", "\x9f\xff", ""} {
+		f.Add([]byte(masked(0x82, s)), byte(1))
+		f.Add([]byte(masked(0xc2, packed(f, s))), byte(3))
 	}
 	l := newBench(f)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		c, out := l.feed(stateOpen, data)
+	f.Fuzz(func(t *testing.T, data []byte, kind byte) {
+		form := form{codec: protocol.Codec(kind & 1), deflate: kind&2 != 0}
+		c, out := l.feedAs(form, stateOpen, data)
 		if held := len(c.in) + len(c.frag); held > 2*protocol.MessageBytesMax {
 			t.Fatalf("holds %d bytes", held)
 		}
-		checkFrames(t, out)
+		checkFrames(t, out, form)
 		if len(data) > 4<<10 {
 			return // byte by byte takes long, and shows no more
 		}
-		if d, again := l.feed(stateOpen, bytewise(data)...); again != out || d.state != c.state {
+		if d, again := l.feedAs(form, stateOpen, bytewise(data)...); again != out || d.state != c.state {
 			t.Fatalf("in one piece state %d, byte by byte %d: %s", c.state, d.state, cmp.Diff(out, again))
 		}
 	})
 }
 
 // checkFrames holds the output to whole frames, and frameEnd to their ends.
-func checkFrames(t *testing.T, out string) {
+func checkFrames(t *testing.T, out string, f form) {
 	ends := []int{0}
 	for b := []byte(out); len(b) > 0; {
 		h, n, ok := parseHeader(b)
-		if !ok || h.Masked || !h.Fin || h.Rsv != 0 || int64(len(b)-n) < h.Length {
+		if !ok || h.Masked || !h.Fin || int64(len(b)-n) < h.Length {
 			t.Fatalf("not a frame: %q", b)
+		}
+		zipped := f.deflate && h.Rsv == rsv1>>4 && byte(h.OpCode) == f.op()
+		if h.Rsv != 0 && !zipped || !h.OpCode.IsControl() && byte(h.OpCode) != f.op() {
+			t.Fatalf("not a frame of this connection: %q", b)
+		}
+		if _, err := unpacked(b[n : n+int(h.Length)]); zipped && err != nil {
+			t.Fatal(err)
 		}
 		b = b[n+int(h.Length):]
 		ends = append(ends, len(out)-len(b))
@@ -201,7 +226,7 @@ func FuzzCommand(f *testing.F) {
 		if c.state != stateOpen || out == "" {
 			t.Fatalf("state %d, said %q", c.state, out)
 		}
-		checkFrames(t, out)
+		checkFrames(t, out, form{})
 		for b := []byte(out); len(b) > 0; {
 			h, n, _ := parseHeader(b)
 			var reply struct {

@@ -114,7 +114,7 @@ func (l *loop) upgrade(c *conn, head []byte) {
 	m := &memory{}
 	m.Reset(head)
 	var host, origin string
-	known := true
+	offered, known := false, false
 	u := ws.Upgrader{
 		ReadBufferSize: headBytesMax + 512,
 		OnHost:         func(h []byte) error { host = string(h); return nil },
@@ -124,31 +124,36 @@ func (l *loop) upgrade(c *conn, head []byte) {
 			}
 			return nil
 		},
-		ProtocolCustom: func(offered []byte) (name string, ok bool) {
-			name, known = chooseProtocol(offered)
-			return name, known
+		ProtocolCustom: func(names []byte) (name string, ok bool) {
+			offered = true
+			name, known = chooseProtocol(names)
+			return name, true // the header's next line may hold a known one
 		},
+		Negotiate: negotiateDeflate(),
 		OnBeforeUpgrade: func() (ws.HandshakeHeader, error) {
+			if offered && !known {
+				return nil, errUnknownProtocol
+			}
 			return nil, l.allowed(host, origin)
 		},
 	}
-	if _, err := u.Upgrade(m); err != nil {
-		if !known {
-			err = errUnknownProtocol
-		}
+	agreed, err := u.Upgrade(m)
+	if err != nil {
 		l.refuseUpgrade(c, err)
 		return
 	}
+	c.codec, _ = protocol.CodecOf(agreed.Protocol) // none is JSON
+	c.deflate = len(agreed.Extensions) > 0
 	c.out = append(l.outs.get(c.out), m.answer.Bytes()...)
 	l.open(c)
 }
 
-// chooseProtocol picks the JSON subprotocol. None offered means JSON too; only
-// unknown ones are an error.
+// chooseProtocol picks the first known subprotocol: the client offers them in the
+// order of its liking.
 func chooseProtocol(offered []byte) (string, bool) {
 	for name := range strings.SplitSeq(string(offered), ",") {
-		if strings.TrimSpace(name) == protocol.SubprotocolJSON {
-			return protocol.SubprotocolJSON, true
+		if codec, ok := protocol.CodecOf(strings.TrimSpace(name)); ok {
+			return codec.Subprotocol(), true
 		}
 	}
 	return "", false
@@ -165,7 +170,7 @@ func (l *loop) allowed(host, origin string) error {
 	return reject(http.StatusForbidden, fmt.Sprintf("origin %.200q is not allowed", origin))
 }
 
-var errUnknownProtocol = reject(http.StatusBadRequest, "of the subprotocols only "+protocol.SubprotocolJSON+" is known")
+var errUnknownProtocol = reject(http.StatusBadRequest, "of the subprotocols only "+protocol.SubprotocolJSON+" and "+protocol.SubprotocolCBOR+" are known")
 
 func reject(status int, reason string) error {
 	return ws.RejectConnectionError(ws.RejectionStatus(status), ws.RejectionReason(reason))
@@ -210,7 +215,7 @@ func (l *loop) open(c *conn) {
 			MessageBytes: protocol.MessageBytesMax, Subscriptions: protocol.SelectorsMax, InFlight: protocol.InFlightMax,
 		},
 	}
-	c.out = appendText(l.outs.get(c.out), func(b []byte) []byte { return protocol.AppendJSON(b, &hello) })
+	l.say(c, func(b []byte) []byte { return c.codec.AppendMessage(b, &hello) })
 	l.mark(c)
 }
 

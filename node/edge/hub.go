@@ -230,7 +230,7 @@ func (h *hub) cursorDue(c *conn) {
 	}
 	h.pushDue(c)
 	s.cursorAt, s.cursorText = now, text
-	c.out = appendText(h.loop.outs.get(c.out), func(b []byte) []byte { return protocol.AppendCursor(b, text) })
+	h.loop.say(c, func(b []byte) []byte { return c.codec.AppendCursor(b, text) })
 	h.loop.mark(c)
 }
 
@@ -289,7 +289,7 @@ func (h *hub) pushReservation(c *conn, ch *protocol.ReservationChange) {
 		return
 	}
 	h.pushDue(c)
-	c.out = appendText(h.loop.outs.get(c.out), func(b []byte) []byte { return protocol.AppendReservationPush(b, &ch.Reservation) })
+	h.loop.say(c, func(b []byte) []byte { return c.codec.AppendReservationPush(b, &ch.Reservation) })
 	h.loop.mark(c)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -145,21 +146,23 @@ func TestDrainIsPaced(t *testing.T) {
 }
 
 func TestDrainAtOnce(t *testing.T) {
-	f := start(t)
-	peers := []*peer{f.dial(), f.dial(), f.dial()}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f.edge.Drain(t.Context(), 0, []string{})
-	}()
-	for _, p := range peers {
-		if m := p.next(); m.Op != "goaway" {
-			t.Fatal(m.raw)
+	eachForm(t, func(t *testing.T, form form) {
+		f := start(t)
+		peers := []*peer{f.dialAs(form), f.dialAs(form), f.dialAs(form)}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			f.edge.Drain(t.Context(), 0, []string{})
+		}()
+		for _, p := range peers {
+			if m := p.next(); m.Op != "goaway" {
+				t.Fatal(m.raw)
+			}
+			p.wantClose(protocol.CloseDrain)
+			p.conn.Close()
 		}
-		p.wantClose(protocol.CloseDrain)
-		p.conn.Close()
-	}
-	<-done
+		<-done
+	})
 }
 
 func TestDrainEndsWithItsContext(t *testing.T) {
@@ -244,18 +247,24 @@ func TestListenErrors(t *testing.T) {
 	}
 }
 
-// A client that others wrote gets on with the node, compression declined.
+// A client that others wrote gets on with the node, compressing or not.
 func TestAnotherImplementation(t *testing.T) {
 	plainOnly(t)
 	f := start(t)
+	for _, mode := range []websocket.CompressionMode{websocket.CompressionDisabled, websocket.CompressionNoContextTakeover, websocket.CompressionContextTakeover} {
+		getsOn(t, f, mode)
+	}
+}
+
+func getsOn(t *testing.T, f *fixture, mode websocket.CompressionMode) {
 	c, res, err := websocket.Dial(t.Context(), "ws://"+f.addr+"/v1/ws", &websocket.DialOptions{
-		Subprotocols: []string{protocol.SubprotocolJSON}, CompressionMode: websocket.CompressionContextTakeover,
+		Subprotocols: []string{protocol.SubprotocolJSON}, CompressionMode: mode, CompressionThreshold: 1,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.CloseNow()
-	if got := res.Header.Get("Sec-WebSocket-Extensions"); got != "" {
+	if got := res.Header.Get("Sec-WebSocket-Extensions"); (got != "") != (mode != websocket.CompressionDisabled) {
 		t.Errorf("extensions %q", got)
 	}
 	read := func() string {
@@ -267,12 +276,20 @@ func TestAnotherImplementation(t *testing.T) {
 		return string(b)
 	}
 	read()
-	for i := range 100 {
-		if err := c.Write(t.Context(), websocket.MessageText, fmt.Appendf(nil, `{"op":"ping","id":%d}`, i)); err != nil {
+	write := func(message string) {
+		t.Helper()
+		if err := c.Write(t.Context(), websocket.MessageText, []byte(message)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for i := range 100 {
+		write(fmt.Sprintf(`{"op":"ping","id":%d}`, i))
 		if d := cmp.Diff(fmt.Sprintf(`{"id":%d,"ok":{}}`, i), read()); d != "" {
 			t.Fatal(d)
+		}
+		write(`{"op":"get","skus":["a","b","c","d"]}`) // its answer is worth compressing
+		if got := read(); strings.Count(got, `"sku"`) != 4 {
+			t.Fatal(got)
 		}
 	}
 	if err := c.Close(websocket.StatusNormalClosure, "bye"); err != nil {

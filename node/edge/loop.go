@@ -52,6 +52,10 @@ type loop struct {
 	later []*conn // with more to write in the next
 	hub   hub
 	outs  buffers
+
+	deflater deflater
+	inflater inflater
+
 	done  func(*protocol.Call) // inbox.answered, made once
 	tally tally                // of this pass
 }

@@ -152,7 +152,7 @@ func TestNothingIsMissedAndNothingGoesBack(t *testing.T) {
 	}()
 	var followers []*follower
 	for i := 0; time.Now().Before(end); i++ {
-		w := &follower{peer: f.dial(), pushed: make(map[string]protocol.Item), replied: make(map[string]uint64)}
+		w := &follower{peer: f.dialAs(wireForms[i%len(wireForms)]), pushed: make(map[string]protocol.Item), replied: make(map[string]uint64)}
 		followers = append(followers, w)
 		all, _ := json.Marshal(skus)
 		selector := []string{`"all":true`, `"prefixes":["sku-"]`, `"locations":["main"]`, `"skus":` + string(all), `"all":true,"interval_ms":20`}[i%5]

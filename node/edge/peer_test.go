@@ -39,6 +39,7 @@ func handshake(host string, lines ...string) string {
 type peer struct {
 	testing.TB
 	conn   net.Conn
+	form   form // the zero value is plain JSON
 	in     *bufio.Reader
 	pings  int       // answered
 	pongs  []string  // their payloads
@@ -93,7 +94,7 @@ func (p *peer) frame(first byte, payload string) {
 
 func (p *peer) send(message string) {
 	p.Helper()
-	p.frame(fin|text, message)
+	p.frame(p.form.encode(p, message))
 }
 
 func (p *peer) sendf(format string, args ...any) {
@@ -127,13 +128,15 @@ func (p *peer) setDeadline() {
 	}
 }
 
-// readFrame reads one frame, which must be whole and unmasked.
+// readFrame reads one frame, which must be whole and unmasked, and decompresses it
+// where it is marked so.
 func (p *peer) readFrame() (opcode byte, payload []byte, err error) {
 	var head [2]byte
 	if _, err := io.ReadFull(p.in, head[:]); err != nil {
 		return 0, nil, err
 	}
-	if head[0]&0xf0 != fin || head[1]&0x80 != 0 {
+	compressed := p.form.deflate && head[0] == fin|rsv1|p.form.op()
+	if !compressed && head[0]&0xf0 != fin || head[1]&0x80 != 0 {
 		return 0, nil, fmt.Errorf("a node's frame begins with % x", head)
 	}
 	n := int(head[1])
@@ -146,6 +149,9 @@ func (p *peer) readFrame() (opcode byte, payload []byte, err error) {
 	}
 	payload = make([]byte, n)
 	_, err = io.ReadFull(p.in, payload)
+	if compressed && err == nil {
+		payload, err = inflated(payload)
+	}
 	return head[0] & 0xf, payload, err
 }
 
@@ -180,7 +186,11 @@ func (p *peer) read() (m message, err error) {
 			return m, err
 		}
 		switch op {
-		case text:
+		case p.form.op():
+			payload, err := p.form.decode(payload)
+			if err != nil {
+				return m, err
+			}
 			m.raw = string(payload)
 			return m, json.Unmarshal(payload, &m)
 		case pingFrame:

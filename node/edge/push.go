@@ -15,13 +15,19 @@ const frameItemsMax = 256
 type pass struct {
 	ids     []protocol.ItemID
 	items   []protocol.Item
-	encoded [][]byte // as items; nil: not yet
+	encoded [codecs][][]byte // as items; nil: not yet
 	index   map[protocol.ItemID]int
 	arena   []byte
 	parts   [][]byte
 
-	shared    []byte            // the last frame that pushed sharedDue
-	sharedDue []protocol.ItemID // nil: none
+	shared [forms]broadcast
+}
+
+// broadcast is the last push of a form, for the next connection to which the same
+// is due.
+type broadcast struct {
+	due   []protocol.ItemID // empty: none
+	frame []byte
 }
 
 // read gets the present state of everything that changed.
@@ -35,10 +41,12 @@ func (p *pass) read(ledger Ledger, list []*protocol.Changes) {
 		}
 	}
 	p.items = ledger.Items(p.items[:0], p.ids)
-	p.encoded = append(p.encoded[:0], make([][]byte, len(p.ids))...)
+	for i := range p.encoded {
+		p.encoded[i] = append(p.encoded[i][:0], make([][]byte, len(p.ids))...)
+	}
 }
 
-func (p *pass) item(ledger Ledger, id protocol.ItemID) []byte {
+func (p *pass) item(ledger Ledger, codec protocol.Codec, id protocol.ItemID) []byte {
 	i, ok := p.index[id]
 	if !ok {
 		// Changed in an earlier pass, for a subscriber that could not be sent it.
@@ -46,14 +54,17 @@ func (p *pass) item(ledger Ledger, id protocol.ItemID) []byte {
 		p.index[id] = i
 		p.ids = append(p.ids, id)
 		p.items = ledger.Items(p.items, p.ids[i:])
-		p.encoded = append(p.encoded, nil)
+		for codec := range p.encoded {
+			p.encoded[codec] = append(p.encoded[codec], nil)
+		}
 	}
-	if p.encoded[i] == nil {
+	encoded := &p.encoded[codec][i]
+	if *encoded == nil {
 		start := len(p.arena)
-		p.arena = protocol.AppendItem(p.arena, &p.items[i])
-		p.encoded[i] = p.arena[start:len(p.arena):len(p.arena)]
+		p.arena = codec.AppendItem(p.arena, &p.items[i])
+		*encoded = p.arena[start:len(p.arena):len(p.arena)]
 	}
-	return p.encoded[i]
+	return *encoded
 }
 
 // arenaBytesMax is what a pass may leave behind for the next.
@@ -65,25 +76,43 @@ func (h *hub) forgetPass() {
 		clear(h.ended)
 	}
 	clear(p.items)
-	clear(p.encoded)
+	for i := range p.encoded {
+		clear(p.encoded[i])
+		p.encoded[i] = p.encoded[i][:0]
+	}
+	for i := range p.shared {
+		p.shared[i].due = p.shared[i].due[:0]
+	}
 	clear(p.parts)
 	clear(p.index)
-	p.ids, p.items, p.encoded, p.parts = p.ids[:0], p.items[:0], p.encoded[:0], p.parts[:0]
-	p.sharedDue = p.sharedDue[:0]
+	p.ids, p.items, p.parts = p.ids[:0], p.items[:0], p.parts[:0]
 	if p.arena = p.arena[:0]; cap(p.arena) > arenaBytesMax {
 		p.arena = nil
 	}
 }
 
 // stock appends a frame that pushes items.
-func (h *hub) stock(b []byte, ids []protocol.ItemID) []byte {
+func (h *hub) stock(b []byte, f form, ids []protocol.ItemID) []byte {
 	p := &h.pass
 	p.parts = p.parts[:0]
 	for _, id := range ids {
-		p.parts = append(p.parts, p.item(h.loop.config.Ledger, id))
+		p.parts = append(p.parts, p.item(h.loop.config.Ledger, f.codec, id))
 	}
 	h.loop.tally.items += len(ids)
-	return appendText(b, func(b []byte) []byte { return protocol.AppendStock(b, false, p.parts...) })
+	return h.loop.appendMessage(b, f, func(b []byte) []byte { return f.codec.AppendStock(b, false, p.parts...) })
+}
+
+// sharedStock returns the frame that pushes items: the one that the connection
+// before got, where it is the same.
+func (h *hub) sharedStock(f form, ids []protocol.ItemID) []byte {
+	s := &h.pass.shared[f.index()]
+	if len(s.due) > 0 && slices.Equal(s.due, ids) {
+		h.loop.tally.items += len(ids)
+		return s.frame
+	}
+	s.due = append(s.due[:0], ids...)
+	s.frame = h.stock(s.frame[:0], f, ids)
+	return s.frame
 }
 
 // pushDue appends what is due to a connection that can take it.
@@ -94,7 +123,11 @@ func (h *hub) pushDue(c *conn) {
 	}
 	b := h.loop.outs.get(c.out)
 	for ids := range slices.Chunk(s.due, frameItemsMax) {
-		b = h.stock(b, ids)
+		if c.deflate { // compressing costs more than copying
+			b = append(b, h.sharedStock(c.form, ids)...)
+		} else {
+			b = h.stock(b, c.form, ids)
+		}
 	}
 	c.out = b
 	s.sentDue()
@@ -115,16 +148,10 @@ func (h *hub) writeShared(c *conn) bool {
 	if s == nil || len(s.due) == 0 || len(s.due) > frameItemsMax || len(s.fills) > 0 || c.blocked {
 		return false
 	}
-	p := &h.pass
-	if len(p.sharedDue) == 0 || !slices.Equal(p.sharedDue, s.due) {
-		p.sharedDue = append(p.sharedDue[:0], s.due...)
-		p.shared = h.stock(p.shared[:0], s.due)
-	} else {
-		h.loop.tally.items += len(s.due)
-	}
+	frame := h.sharedStock(c.form, s.due)
 	s.sentDue()
-	n, err := c.write(p.shared)
-	if n == len(p.shared) && err == nil {
+	n, err := c.write(frame)
+	if n == len(frame) && err == nil {
 		c.takenAt = h.loop.now
 		h.loop.tally.bytes += n
 		return true
@@ -133,7 +160,7 @@ func (h *hub) writeShared(c *conn) bool {
 		h.loop.drop(c)
 		return true
 	}
-	c.out, c.sent = append(h.loop.outs.get(nil), p.shared...), n
+	c.out, c.sent = append(h.loop.outs.get(nil), frame...), n
 	return false
 }
 

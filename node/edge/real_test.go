@@ -73,19 +73,21 @@ func TestSameKeyOnTwoConnectionsAtOnce(t *testing.T) {
 // The commit is pushed before it is answered, so the one who changes an item and
 // the one who watches it see the same.
 func TestPushesOfARealLedger(t *testing.T) {
-	f := startReal(t)
-	watcher, clerk := f.dial(), f.dial()
-	watcher.subscribe(`"skus":["A"]`)
-	clerk.subscribe(`"all":true`)
-	for i := range 20 {
-		m := clerk.ok(fmt.Sprintf(`{"op":"count","key":"k%d","sku":"A","on_hand":%d}`, i, i))
-		want := []string{fmt.Sprintf("A@main=%d", i)}
-		if d := cmp.Diff(want, items(clerk.pushes)); d != "" {
-			t.Fatalf("before the reply %s: %s", m.raw, d)
+	eachForm(t, func(t *testing.T, form form) {
+		f := startReal(t)
+		watcher, clerk := f.dialAs(form), f.dialAs(form)
+		watcher.subscribe(`"skus":["A"]`)
+		clerk.subscribe(`"all":true`)
+		for i := range 20 {
+			m := clerk.ok(fmt.Sprintf(`{"op":"count","key":"k%d","sku":"A","on_hand":%d}`, i, i))
+			want := []string{fmt.Sprintf("A@main=%d", i)}
+			if d := cmp.Diff(want, items(clerk.pushes)); d != "" {
+				t.Fatalf("before the reply %s: %s", m.raw, d)
+			}
+			clerk.pushes = nil
+			if d := cmp.Diff(want, items([]message{watcher.next()})); d != "" {
+				t.Fatal(d)
+			}
 		}
-		clerk.pushes = nil
-		if d := cmp.Diff(want, items([]message{watcher.next()})); d != "" {
-			t.Fatal(d)
-		}
-	}
+	})
 }

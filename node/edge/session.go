@@ -4,7 +4,7 @@ import "github.com/stockmesh/stockmesh/protocol"
 
 // message takes one client message: a command or an array of them.
 func (l *loop) message(c *conn, payload []byte) {
-	values, err := protocol.Split(payload, protocol.CommandsMax)
+	values, err := c.codec.Split(payload, protocol.CommandsMax)
 	if err != nil {
 		call := l.newCall(c)
 		call.Err = err
@@ -13,7 +13,7 @@ func (l *loop) message(c *conn, payload []byte) {
 	}
 	for _, v := range values {
 		call := l.newCall(c)
-		call.Err = call.Command.Decode(v)
+		call.Err = c.codec.Decode(&call.Command, v)
 		l.command(c, call)
 	}
 }
@@ -106,7 +106,7 @@ func (l *loop) answer(call *protocol.Call) {
 // may be newer than what is pushed after it.
 func (l *loop) replyNow(c *conn, call *protocol.Call) {
 	l.hub.pushDue(c)
-	c.out = appendText(l.outs.get(c.out), func(b []byte) []byte { return protocol.AppendReply(b, call) })
+	l.say(c, func(b []byte) []byte { return c.codec.AppendReply(b, call) })
 	l.mark(c)
 	l.recycle(call)
 }

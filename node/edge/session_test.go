@@ -18,7 +18,7 @@ func TestHello(t *testing.T) {
 	sessions := make(map[any]bool)
 	for range 3 {
 		p := f.tcp()
-		p.raw(handshake(f.addr, "Sec-WebSocket-Protocol: stockmesh.v1.cbor, stockmesh.v1.json", "Origin: http://"+f.addr))
+		p.raw(handshake(f.addr, "Sec-WebSocket-Protocol: stockmesh.v1.json, stockmesh.v1.cbor", "Origin: http://"+f.addr))
 		if got := p.upgraded().Header.Get("Sec-WebSocket-Protocol"); got != protocol.SubprotocolJSON {
 			t.Fatalf("subprotocol %q", got)
 		}
@@ -70,49 +70,51 @@ func shape(v any) string {
 }
 
 func TestEveryCommandsReply(t *testing.T) {
-	const (
-		item        = `{available: location:string on_hand: reserved: sku:string version:string}`
-		reservation = `{reservation:{lines:[{location:string quantity: sku:string}] state:string user:string}}`
-	)
-	p := startReal(t).dial()
-	id := ""
-	for _, tc := range []struct{ command, want string }{
-		{`{"op":"ping"}`, `{}`},
-		{`{"op":"count","key":"k1","sku":"A","on_hand":50}`, `{item:` + item + `}`},
-		{`{"op":"adjust","key":"k2","sku":"A","delta":-1}`, `{item:` + item + `}`},
-		{`{"op":"configure","key":"k3","sku":"A","low_stock":100}`, `{item:{available: location:string low:bool on_hand: reserved: sku:string version:string}}`},
-		{`{"op":"configure","key":"k4","sku":"A","low_stock":0}`, `{item:` + item + `}`},
-		{`{"op":"reserve","key":"k5","lines":[{"sku":"A","quantity":2}],"user":"ann"}`, reservation},
-		{`{"op":"extend","key":"k6","reservation":"$","ttl_ms":700000}`, reservation},
-		{`{"op":"reservation","reservation":"$"}`, reservation},
-		{`{"op":"confirm","key":"k7","reservation":"$"}`, reservation},
-		{`{"op":"reserve","key":"k8","lines":[{"sku":"A","quantity":2}],"user":"ann"}`, reservation},
-		{`{"op":"release","key":"k9","reservation":"$"}`, reservation},
-		{`{"op":"sell","key":"k10","lines":[{"sku":"A","quantity":2}]}`, `{items:[` + item + `]}`},
-		{`{"op":"move","key":"k11","sku":"A","from":"main","to":"shop","quantity":3}`, `{items:[` + item + `]}`},
-		{`{"op":"get","skus":["A","nothing"]}`, `{items:[` + item + `]}`},
-		{`{"op":"history","sku":"A","limit":1}`, `{movements:[{at:string key:string location:string on_hand: on_hand_delta: region:string reserved: reserved_delta: sequence:string sku:string type:string}] next:string}`},
-		{`{"op":"outcome","key":"k1"}`, `{known:bool reply:{ok:{item:` + item + `}}}`},
-		{`{"op":"outcome","key":"never"}`, `{known:bool}`},
-		{`{"op":"subscribe","skus":["A"]}`, `{cursor:string items:}`},
-		{`{"op":"unsubscribe"}`, `{}`},
-	} {
-		m := p.ok(strings.ReplaceAll(tc.command, "$", id))
-		if m.Replayed {
-			t.Errorf("%s: replayed", tc.command)
+	eachForm(t, func(t *testing.T, form form) {
+		const (
+			item        = `{available: location:string on_hand: reserved: sku:string version:string}`
+			reservation = `{reservation:{lines:[{location:string quantity: sku:string}] state:string user:string}}`
+		)
+		p := startReal(t).dialAs(form)
+		id := ""
+		for _, tc := range []struct{ command, want string }{
+			{`{"op":"ping"}`, `{}`},
+			{`{"op":"count","key":"k1","sku":"A","on_hand":50}`, `{item:` + item + `}`},
+			{`{"op":"adjust","key":"k2","sku":"A","delta":-1}`, `{item:` + item + `}`},
+			{`{"op":"configure","key":"k3","sku":"A","low_stock":100}`, `{item:{available: location:string low:bool on_hand: reserved: sku:string version:string}}`},
+			{`{"op":"configure","key":"k4","sku":"A","low_stock":0}`, `{item:` + item + `}`},
+			{`{"op":"reserve","key":"k5","lines":[{"sku":"A","quantity":2}],"user":"ann"}`, reservation},
+			{`{"op":"extend","key":"k6","reservation":"$","ttl_ms":700000}`, reservation},
+			{`{"op":"reservation","reservation":"$"}`, reservation},
+			{`{"op":"confirm","key":"k7","reservation":"$"}`, reservation},
+			{`{"op":"reserve","key":"k8","lines":[{"sku":"A","quantity":2}],"user":"ann"}`, reservation},
+			{`{"op":"release","key":"k9","reservation":"$"}`, reservation},
+			{`{"op":"sell","key":"k10","lines":[{"sku":"A","quantity":2}]}`, `{items:[` + item + `]}`},
+			{`{"op":"move","key":"k11","sku":"A","from":"main","to":"shop","quantity":3}`, `{items:[` + item + `]}`},
+			{`{"op":"get","skus":["A","nothing"]}`, `{items:[` + item + `]}`},
+			{`{"op":"history","sku":"A","limit":1}`, `{movements:[{at:string key:string location:string on_hand: on_hand_delta: region:string reserved: reserved_delta: sequence:string sku:string type:string}] next:string}`},
+			{`{"op":"outcome","key":"k1"}`, `{known:bool reply:{ok:{item:` + item + `}}}`},
+			{`{"op":"outcome","key":"never"}`, `{known:bool}`},
+			{`{"op":"subscribe","skus":["A"]}`, `{cursor:string items:}`},
+			{`{"op":"unsubscribe"}`, `{}`},
+		} {
+			m := p.ok(strings.ReplaceAll(tc.command, "$", id))
+			if m.Replayed {
+				t.Errorf("%s: replayed", tc.command)
+			}
+			ok := decode(t, string(m.OK))
+			if got := shape(ok); got != tc.want {
+				t.Errorf("%s:\ngot  %s\nwant %s", tc.command, got, tc.want)
+			}
+			if r, isMap := ok["reservation"].(map[string]any); isMap {
+				id = r["id"].(string)
+			}
 		}
-		ok := decode(t, string(m.OK))
-		if got := shape(ok); got != tc.want {
-			t.Errorf("%s:\ngot  %s\nwant %s", tc.command, got, tc.want)
+		p.refused(`{"op":"auth","token":"x"}`, protocol.CodeUnauthorized)
+		if m := p.ok(`{"op":"count","key":"k1","sku":"A","on_hand":50}`); !m.Replayed {
+			t.Errorf("not replayed: %s", m.raw)
 		}
-		if r, isMap := ok["reservation"].(map[string]any); isMap {
-			id = r["id"].(string)
-		}
-	}
-	p.refused(`{"op":"auth","token":"x"}`, protocol.CodeUnauthorized)
-	if m := p.ok(`{"op":"count","key":"k1","sku":"A","on_hand":50}`); !m.Replayed {
-		t.Errorf("not replayed: %s", m.raw)
-	}
+	})
 }
 
 func TestIDsComeBackAsTheyWere(t *testing.T) {
@@ -145,22 +147,24 @@ func pings(n int) string {
 }
 
 func TestArrays(t *testing.T) {
-	p := start(t).dial()
-	for _, n := range []int{1, 2, protocol.CommandsMax} {
-		p.send(pings(n))
-		for i := range n {
-			if m := p.next(); string(m.ID) != fmt.Sprint(i) {
-				t.Fatalf("reply %d of %d: %s", i, n, m.raw)
+	eachForm(t, func(t *testing.T, form form) {
+		p := start(t).dialAs(form)
+		for _, n := range []int{1, 2, protocol.CommandsMax} {
+			p.send(pings(n))
+			for i := range n {
+				if m := p.next(); string(m.ID) != fmt.Sprint(i) {
+					t.Fatalf("reply %d of %d: %s", i, n, m.raw)
+				}
 			}
 		}
-	}
-	p.send(pings(protocol.CommandsMax + 1))
-	if m := p.next(); string(m.ID) != "null" || m.Error.Code != protocol.CodeTooLarge {
-		t.Fatalf("got %s", m.raw)
-	}
-	if rest := p.settle(); len(rest) > 0 {
-		t.Fatalf("something of the array was done: %v", rest)
-	}
+		p.send(pings(protocol.CommandsMax + 1))
+		if m := p.next(); string(m.ID) != "null" || m.Error.Code != protocol.CodeTooLarge {
+			t.Fatalf("got %s", m.raw)
+		}
+		if rest := p.settle(); len(rest) > 0 {
+			t.Fatalf("something of the array was done: %v", rest)
+		}
+	})
 }
 
 func TestMessageOfExactlyTheLimit(t *testing.T) {
@@ -244,32 +248,34 @@ func (s *stuck) release(l *ledger) {
 }
 
 func TestInFlightLimit(t *testing.T) {
-	var held stuck
-	f := start(t)
-	f.ledger.setHold(held.hold)
-	p, other := f.dial(), f.dial()
-	gets := make([]string, protocol.InFlightMax)
-	for i := range gets {
-		gets[i] = fmt.Sprintf(`{"op":"get","id":"g%d","skus":["A"]}`, i)
-	}
-	p.send("[" + strings.Join(gets, ",") + "]")
-	eventually(t, "all in the ledger", func() bool { return held.count() == protocol.InFlightMax })
-	err := p.refused(`{"op":"get","skus":["A"]}`, protocol.CodeOverloaded)
-	if !err.Retryable || err.RetryAfterMS <= 0 {
-		t.Errorf("got %+v", err)
-	}
-	p.ok(`{"op":"ping"}`) // needs no ledger
-	other.send(`{"op":"get","id":1,"skus":["A"]}`)
-	eventually(t, "the other's command in the ledger", func() bool { return held.count() == protocol.InFlightMax+1 })
-	held.release(f.ledger)
-	other.reply()
-	for range protocol.InFlightMax {
-		if m := p.reply(); m.Error != nil {
-			t.Fatal(m.raw)
+	eachForm(t, func(t *testing.T, form form) {
+		var held stuck
+		f := start(t)
+		f.ledger.setHold(held.hold)
+		p, other := f.dialAs(form), f.dialAs(form)
+		gets := make([]string, protocol.InFlightMax)
+		for i := range gets {
+			gets[i] = fmt.Sprintf(`{"op":"get","id":"g%d","skus":["A"]}`, i)
 		}
-	}
-	f.ledger.setHold(nil)
-	p.ok(`{"op":"get","skus":["A"]}`)
+		p.send("[" + strings.Join(gets, ",") + "]")
+		eventually(t, "all in the ledger", func() bool { return held.count() == protocol.InFlightMax })
+		err := p.refused(`{"op":"get","skus":["A"]}`, protocol.CodeOverloaded)
+		if !err.Retryable || err.RetryAfterMS <= 0 {
+			t.Errorf("got %+v", err)
+		}
+		p.ok(`{"op":"ping"}`) // needs no ledger
+		other.send(`{"op":"get","id":1,"skus":["A"]}`)
+		eventually(t, "the other's command in the ledger", func() bool { return held.count() == protocol.InFlightMax+1 })
+		held.release(f.ledger)
+		other.reply()
+		for range protocol.InFlightMax {
+			if m := p.reply(); m.Error != nil {
+				t.Fatal(m.raw)
+			}
+		}
+		f.ledger.setHold(nil)
+		p.ok(`{"op":"get","skus":["A"]}`)
+	})
 }
 
 // An answer that comes after its connection has gone must not reach the next one

@@ -15,9 +15,9 @@ import (
 )
 
 // narrow is a connection whose kernel buffers little for its reader.
-func (f *fixture) narrow() *peer {
+func (f *fixture) narrow(form form) *peer {
 	f.Helper()
-	p := f.dial()
+	p := f.dialAs(form)
 	if err := p.tcpConn().SetReadBuffer(128 << 10); err != nil {
 		f.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestSlowReaderGetsTheNewestState(t *testing.T) {
 	f.ledger.set(0, skus...)
 	sleepers := make([]*peer, 10)
 	for i := range sleepers {
-		sleepers[i] = f.narrow()
+		sleepers[i] = f.narrow(wireForms[i%2])
 		sleepers[i].subscribe(`"all":true`)
 	}
 	w := newWitness(f)
@@ -108,23 +108,25 @@ func TestSlowReaderGetsTheNewestState(t *testing.T) {
 }
 
 func TestReaderThatNeverReadsIsClosed(t *testing.T) {
-	f := start(t, func(c *edge.Config) { c.SlowTimeout = 400 * time.Millisecond })
-	skus := names(500)
-	f.ledger.set(0, skus...)
-	p := f.narrow()
-	p.subscribe(`"all":true`)
-	stop := churn(f, skus)
-	defer stop()
-	eventually(t, "given up", func() bool { return f.metric("stockmesh_sessions_closed_total") == 1 })
-	stop()
-	p.wantClose(protocol.CloseSlowConsumer) // after whole frames only
+	eachForm(t, func(t *testing.T, form form) {
+		f := start(t, func(c *edge.Config) { c.SlowTimeout = 400 * time.Millisecond })
+		skus := names(500)
+		f.ledger.set(0, skus...)
+		p := f.narrow(form)
+		p.subscribe(`"all":true`)
+		stop := churn(f, skus)
+		defer stop()
+		eventually(t, "given up", func() bool { return f.metric("stockmesh_sessions_closed_total") == 1 })
+		stop()
+		p.wantClose(protocol.CloseSlowConsumer) // after whole frames only
+	})
 }
 
 // Who sends commands and reads no answers is not read from, so its answers can't
 // pile up; it goes on where it stopped when it reads again.
 func TestUnreadRepliesMuteTheirSender(t *testing.T) {
 	f := start(t, func(c *edge.Config) { c.OutboxBytes = 16 << 10 })
-	p, w := f.narrow(), newWitness(f)
+	p, w := f.narrow(wireForms[0]), newWitness(f)
 	before := measure(t)
 	const batch = 200
 	sent := make(chan int)

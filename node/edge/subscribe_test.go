@@ -65,98 +65,104 @@ func (p *peer) subscribe(selectors string) (snapshot []string, ok subscribed) {
 }
 
 func TestSubscribe(t *testing.T) {
-	f := stocked(t)
-	for _, tc := range []struct {
-		selectors string
-		snapshot  []string
-		changes   []string // of those made below
-	}{
-		{`"skus":["mug"]`, []string{"mug@main=3", "mug@shop=30"}, []string{"mug@main=7", "mug@new=8"}},
-		{`"skus":["mug","mug"]`, []string{"mug@main=3", "mug@shop=30"}, []string{"mug@main=7", "mug@new=8"}},
-		{`"skus":["none"]`, []string{"none@main=0"}, nil},
-		{`"skus":["none"],"locations":["x","y"]`, []string{"none@x=0", "none@y=0"}, nil},
-		{`"skus":["mug"],"locations":["shop","x"]`, []string{"mug@shop=30", "mug@x=0"}, nil},
-		{`"prefixes":["tee-"]`, []string{"tee-blue@main=2", "tee-blue@shop=20", "tee-red@main=1", "tee-red@shop=10"}, []string{"tee-red@main=9"}},
-		{`"prefixes":["tee-r","tee-","t"],"locations":["main"]`, []string{"tee-blue@main=2", "tee-red@main=1"}, []string{"tee-red@main=9"}},
-		{`"prefixes":["none"]`, []string{}, nil},
-		{`"locations":["shop"]`, []string{"mug@shop=30", "tee-blue@shop=20", "tee-red@shop=10"}, nil},
-		{`"locations":["main"]`, []string{"mug@main=3", "tee-blue@main=2", "tee-red@main=1"}, []string{"mug@main=7", "tee-red@main=9"}},
-		{`"all":true,"locations":["new"]`, []string{}, []string{"mug@new=8"}},
-		{`"all":true,"skus":["mug","none"]`, []string{"mug@main=3", "mug@shop=30", "none@main=0", "tee-blue@main=2", "tee-blue@shop=20", "tee-red@main=1", "tee-red@shop=10"},
-			[]string{"mug@main=7", "mug@new=8", "tee-red@main=9"}},
-		{`"users":["ann"]`, []string{}, nil},
-		{`"skus":["mug"],"have":[{"sku":"mug","version":"eu:1"},{"sku":"mug","location":"shop","version":""}]`, []string{"mug@shop=30"}, []string{"mug@main=7", "mug@new=8"}},
-		{`"all":true,"have":[{"sku":"mug","version":"eu:2"},{"sku":"tee-red","version":"us:9"}]`, []string{"mug@shop=30", "tee-blue@main=2", "tee-blue@shop=20", "tee-red@main=1", "tee-red@shop=10"},
-			[]string{"mug@main=7", "mug@new=8", "tee-red@main=9"}},
-		{`"all":true,"since":"eu:4"`, []string{"mug@main=3", "mug@shop=30"}, []string{"mug@main=7", "mug@new=8", "tee-red@main=9"}},
-		{`"skus":["mug","none"],"since":"eu:6"`, []string{}, []string{"mug@main=7", "mug@new=8"}},
-	} {
-		t.Run(tc.selectors, func(t *testing.T) {
-			f = stocked(t)
-			p := f.dial()
-			snapshot, ok := p.subscribe(tc.selectors)
-			if d := cmp.Diff(tc.snapshot, snapshot); d != "" {
-				t.Error("snapshot", d)
-			}
-			if ok.Cursor != "eu:6" {
-				t.Errorf("cursor %s", ok.Cursor)
-			}
-			run(f, `{"op":"count","key":"k","sku":"mug","on_hand":7}`)
-			run(f, `{"op":"count","key":"k","sku":"tee-red","on_hand":9}`)
-			run(f, `{"op":"count","key":"k","sku":"mug","location":"new","on_hand":8}`)
-			got := items(p.settle())
-			slices.Sort(got)
-			if d := cmp.Diff(append([]string{}, tc.changes...), got); d != "" {
-				t.Error("changes", d)
-			}
-		})
-	}
+	eachForm(t, func(t *testing.T, form form) {
+		f := stocked(t)
+		for _, tc := range []struct {
+			selectors string
+			snapshot  []string
+			changes   []string // of those made below
+		}{
+			{`"skus":["mug"]`, []string{"mug@main=3", "mug@shop=30"}, []string{"mug@main=7", "mug@new=8"}},
+			{`"skus":["mug","mug"]`, []string{"mug@main=3", "mug@shop=30"}, []string{"mug@main=7", "mug@new=8"}},
+			{`"skus":["none"]`, []string{"none@main=0"}, nil},
+			{`"skus":["none"],"locations":["x","y"]`, []string{"none@x=0", "none@y=0"}, nil},
+			{`"skus":["mug"],"locations":["shop","x"]`, []string{"mug@shop=30", "mug@x=0"}, nil},
+			{`"prefixes":["tee-"]`, []string{"tee-blue@main=2", "tee-blue@shop=20", "tee-red@main=1", "tee-red@shop=10"}, []string{"tee-red@main=9"}},
+			{`"prefixes":["tee-r","tee-","t"],"locations":["main"]`, []string{"tee-blue@main=2", "tee-red@main=1"}, []string{"tee-red@main=9"}},
+			{`"prefixes":["none"]`, []string{}, nil},
+			{`"locations":["shop"]`, []string{"mug@shop=30", "tee-blue@shop=20", "tee-red@shop=10"}, nil},
+			{`"locations":["main"]`, []string{"mug@main=3", "tee-blue@main=2", "tee-red@main=1"}, []string{"mug@main=7", "tee-red@main=9"}},
+			{`"all":true,"locations":["new"]`, []string{}, []string{"mug@new=8"}},
+			{`"all":true,"skus":["mug","none"]`, []string{"mug@main=3", "mug@shop=30", "none@main=0", "tee-blue@main=2", "tee-blue@shop=20", "tee-red@main=1", "tee-red@shop=10"},
+				[]string{"mug@main=7", "mug@new=8", "tee-red@main=9"}},
+			{`"users":["ann"]`, []string{}, nil},
+			{`"skus":["mug"],"have":[{"sku":"mug","version":"eu:1"},{"sku":"mug","location":"shop","version":""}]`, []string{"mug@shop=30"}, []string{"mug@main=7", "mug@new=8"}},
+			{`"all":true,"have":[{"sku":"mug","version":"eu:2"},{"sku":"tee-red","version":"us:9"}]`, []string{"mug@shop=30", "tee-blue@main=2", "tee-blue@shop=20", "tee-red@main=1", "tee-red@shop=10"},
+				[]string{"mug@main=7", "mug@new=8", "tee-red@main=9"}},
+			{`"all":true,"since":"eu:4"`, []string{"mug@main=3", "mug@shop=30"}, []string{"mug@main=7", "mug@new=8", "tee-red@main=9"}},
+			{`"skus":["mug","none"],"since":"eu:6"`, []string{}, []string{"mug@main=7", "mug@new=8"}},
+		} {
+			t.Run(tc.selectors, func(t *testing.T) {
+				f = stocked(t)
+				p := f.dialAs(form)
+				snapshot, ok := p.subscribe(tc.selectors)
+				if d := cmp.Diff(tc.snapshot, snapshot); d != "" {
+					t.Error("snapshot", d)
+				}
+				if ok.Cursor != "eu:6" {
+					t.Errorf("cursor %s", ok.Cursor)
+				}
+				run(f, `{"op":"count","key":"k","sku":"mug","on_hand":7}`)
+				run(f, `{"op":"count","key":"k","sku":"tee-red","on_hand":9}`)
+				run(f, `{"op":"count","key":"k","sku":"mug","location":"new","on_hand":8}`)
+				got := items(p.settle())
+				slices.Sort(got)
+				if d := cmp.Diff(append([]string{}, tc.changes...), got); d != "" {
+					t.Error("changes", d)
+				}
+			})
+		}
+	})
 }
 
 func TestOverlappingSubscriptionsPushOnce(t *testing.T) {
-	f := stocked(t)
-	p := f.dial()
-	for _, s := range []string{`"skus":["mug"]`, `"skus":["mug"],"locations":["main"]`, `"prefixes":["m"]`, `"prefixes":["mu"]`, `"all":true`, `"locations":["main"]`, `"skus":["mug"]`} {
-		p.subscribe(s)
-	}
-	f.ledger.set(5, "mug")
-	if d := cmp.Diff([]string{"mug@main=5"}, items(p.settle())); d != "" {
-		t.Fatal(d)
-	}
+	eachForm(t, func(t *testing.T, form form) {
+		f := stocked(t)
+		p := f.dialAs(form)
+		for _, s := range []string{`"skus":["mug"]`, `"skus":["mug"],"locations":["main"]`, `"prefixes":["m"]`, `"prefixes":["mu"]`, `"all":true`, `"locations":["main"]`, `"skus":["mug"]`} {
+			p.subscribe(s)
+		}
+		f.ledger.set(5, "mug")
+		if d := cmp.Diff([]string{"mug@main=5"}, items(p.settle())); d != "" {
+			t.Fatal(d)
+		}
+	})
 }
 
 func TestUnsubscribe(t *testing.T) {
-	f := stocked(t)
-	p := f.dial()
-	p.subscribe(`"skus":["mug","tee-red"]`)
-	p.subscribe(`"prefixes":["tee-"],"locations":["shop","main"]`)
-	p.subscribe(`"users":["ann"]`)
-	next := int64(100)
-	check := func(want ...string) {
-		t.Helper()
-		next++
-		f.ledger.set(next, "mug", "tee-red", "tee-blue")
-		got := items(p.settle())
-		for i := range got {
-			got[i], _, _ = strings.Cut(got[i], "@")
+	eachForm(t, func(t *testing.T, form form) {
+		f := stocked(t)
+		p := f.dialAs(form)
+		p.subscribe(`"skus":["mug","tee-red"]`)
+		p.subscribe(`"prefixes":["tee-"],"locations":["shop","main"]`)
+		p.subscribe(`"users":["ann"]`)
+		next := int64(100)
+		check := func(want ...string) {
+			t.Helper()
+			next++
+			f.ledger.set(next, "mug", "tee-red", "tee-blue")
+			got := items(p.settle())
+			for i := range got {
+				got[i], _, _ = strings.Cut(got[i], "@")
+			}
+			slices.Sort(got)
+			if d := cmp.Diff(append([]string{}, want...), got); d != "" {
+				t.Fatal(d)
+			}
 		}
-		slices.Sort(got)
-		if d := cmp.Diff(append([]string{}, want...), got); d != "" {
-			t.Fatal(d)
-		}
-	}
-	check("mug", "tee-blue", "tee-red")
-	p.ok(`{"op":"unsubscribe","skus":["tee-red","never"]}`)
-	check("mug", "tee-blue", "tee-red") // by its prefix
-	p.ok(`{"op":"unsubscribe","prefixes":["tee-"]}`)
-	check("mug", "tee-blue", "tee-red") // that was another selector
-	p.ok(`{"op":"unsubscribe","prefixes":["tee-"],"locations":["main","shop","main"]}`)
-	check("mug")
-	p.ok(`{"op":"unsubscribe"}`)
-	check()
-	p.ok(`{"op":"unsubscribe"}`)
-	p.subscribe(`"skus":["mug"]`)
-	check("mug")
+		check("mug", "tee-blue", "tee-red")
+		p.ok(`{"op":"unsubscribe","skus":["tee-red","never"]}`)
+		check("mug", "tee-blue", "tee-red") // by its prefix
+		p.ok(`{"op":"unsubscribe","prefixes":["tee-"]}`)
+		check("mug", "tee-blue", "tee-red") // that was another selector
+		p.ok(`{"op":"unsubscribe","prefixes":["tee-"],"locations":["main","shop","main"]}`)
+		check("mug")
+		p.ok(`{"op":"unsubscribe"}`)
+		check()
+		p.ok(`{"op":"unsubscribe"}`)
+		p.subscribe(`"skus":["mug"]`)
+		check("mug")
+	})
 }
 
 func TestSelectorLimit(t *testing.T) {
@@ -284,72 +290,76 @@ func TestCursorWaitsForIntervals(t *testing.T) {
 }
 
 func TestSnapshotLargerThanAnOutbox(t *testing.T) {
-	f := start(t)
-	skus := make([]string, 5000)
-	for i := range skus {
-		skus[i] = fmt.Sprintf("%0100d", i)
-	}
-	f.ledger.set(1, skus...)
-	p := f.dial()
-	if snapshot, _ := p.subscribe(`"all":true`); len(snapshot) != len(skus) {
-		t.Fatalf("%d items", len(snapshot))
-	}
+	eachForm(t, func(t *testing.T, form form) {
+		f := start(t)
+		skus := make([]string, 5000)
+		for i := range skus {
+			skus[i] = fmt.Sprintf("%0100d", i)
+		}
+		f.ledger.set(1, skus...)
+		p := f.dialAs(form)
+		if snapshot, _ := p.subscribe(`"all":true`); len(snapshot) != len(skus) {
+			t.Fatalf("%d items", len(snapshot))
+		}
+	})
 }
 
 func TestReservationPushes(t *testing.T) {
-	f := start(t)
-	maker, other, watcher, stranger := f.dial(), f.dial(), f.dial(), f.dial()
-	watcher.subscribe(`"users":["ann","bob"]`)
-	watcher.subscribe(`"users":["ann"],"skus":["A"]`)
-	stranger.subscribe(`"users":["bob"]`)
-	stranger.subscribe(`"all":true`)
-	reserve := func() string {
-		t.Helper()
-		m := maker.ok(`{"op":"reserve","key":"k","lines":[{"sku":"A","quantity":1}],"user":"ann"}`)
-		var ok struct{ Reservation protocol.Reservation }
-		if err := json.Unmarshal(m.OK, &ok); err != nil {
-			t.Fatal(err)
+	eachForm(t, func(t *testing.T, form form) {
+		f := start(t)
+		maker, other, watcher, stranger := f.dialAs(form), f.dialAs(form), f.dialAs(form), f.dialAs(form)
+		watcher.subscribe(`"users":["ann","bob"]`)
+		watcher.subscribe(`"users":["ann"],"skus":["A"]`)
+		stranger.subscribe(`"users":["bob"]`)
+		stranger.subscribe(`"all":true`)
+		reserve := func() string {
+			t.Helper()
+			m := maker.ok(`{"op":"reserve","key":"k","lines":[{"sku":"A","quantity":1}],"user":"ann"}`)
+			var ok struct{ Reservation protocol.Reservation }
+			if err := json.Unmarshal(m.OK, &ok); err != nil {
+				t.Fatal(err)
+			}
+			return ok.Reservation.ID
 		}
-		return ok.Reservation.ID
-	}
-	states := func(p *peer) []string {
-		list := []string{}
-		for _, m := range p.settle() {
-			if m.Op == "reservation" {
-				list = append(list, string(m.Reservation.State))
+		states := func(p *peer) []string {
+			list := []string{}
+			for _, m := range p.settle() {
+				if m.Op == "reservation" {
+					list = append(list, string(m.Reservation.State))
+				}
+			}
+			return list
+		}
+		check := func(what string, p *peer, want ...string) {
+			t.Helper()
+			if d := cmp.Diff(append([]string{}, want...), states(p)); d != "" {
+				t.Fatal(what, d)
 			}
 		}
-		return list
-	}
-	check := func(what string, p *peer, want ...string) {
-		t.Helper()
-		if d := cmp.Diff(append([]string{}, want...), states(p)); d != "" {
-			t.Fatal(what, d)
-		}
-	}
-	reserve()
-	check("its own", maker)
-	check("of its user", watcher, "held")
-	maker.ok(`{"op":"confirm","key":"k","reservation":"eu.1"}`)
-	check("its own", maker)
-	check("of its user", watcher, "confirmed")
+		reserve()
+		check("its own", maker)
+		check("of its user", watcher, "held")
+		maker.ok(`{"op":"confirm","key":"k","reservation":"eu.1"}`)
+		check("its own", maker)
+		check("of its user", watcher, "confirmed")
 
-	id := reserve()
-	other.ok(`{"op":"release","key":"k","reservation":"` + id + `"}`)
-	check("by somebody else", maker, "confirmed") // the fake knows one end only
-	check("who did it", other)
-	check("of its user", watcher, "held", "confirmed")
+		id := reserve()
+		other.ok(`{"op":"release","key":"k","reservation":"` + id + `"}`)
+		check("by somebody else", maker, "confirmed") // the fake knows one end only
+		check("who did it", other)
+		check("of its user", watcher, "held", "confirmed")
 
-	id = reserve()
-	watcher.ok(`{"op":"confirm","key":"k","reservation":"` + id + `"}`)
-	check("to whom it was done", maker, "confirmed")
-	check("who did it", watcher, "held")
+		id = reserve()
+		watcher.ok(`{"op":"confirm","key":"k","reservation":"` + id + `"}`)
+		check("to whom it was done", maker, "confirmed")
+		check("who did it", watcher, "held")
 
-	f.ledger.expire(reserve())
-	check("by time", maker, "expired")
-	check("by time", watcher, "held", "expired")
-	check("of another user", stranger)
-	check("of nobody", other)
+		f.ledger.expire(reserve())
+		check("by time", maker, "expired")
+		check("by time", watcher, "held", "expired")
+		check("of another user", stranger)
+		check("of nobody", other)
+	})
 }
 
 // A reservation made again by a retry on a new connection is that connection's.
