@@ -114,7 +114,7 @@ func (c *Cluster) open(ctx context.Context) (err error) {
 		return err
 	}
 	c.owner = newOwner(&c.config, c.log, c.replica, c.metrics)
-	c.owner.onRound = c.committed
+	c.owner.onRound, c.owner.read = c.committed, c.read
 	if err := c.owner.takeOver(ctx); err != nil {
 		return err
 	}
@@ -173,9 +173,11 @@ func (c *Cluster) Submit(calls []*protocol.Call) {
 	}
 }
 
+// toOwner tells what goes through the owner's queue: writes; an outcome, which must
+// see every write sent before it; and a read behind unanswered commands of its
+// sender, which must see what those did.
 func toOwner(call *protocol.Call) bool {
-	// An outcome goes the way of writes, so that it sees those sent before it.
-	return call.Command.Op.IsWrite() || call.Command.Op == protocol.OpOutcome
+	return call.Ordered || call.Command.Op.IsWrite() || call.Command.Op == protocol.OpOutcome
 }
 
 // home says why a call can't be answered in this region.
@@ -306,6 +308,9 @@ func (c *Cluster) Close(ctx context.Context) error {
 // changes, then no more writers, then the engine.
 func (c *Cluster) close(ctx context.Context) error {
 	c.draining.Store(true)
+	// An owner that can't find out what became of its last round must not hold the
+	// node for ever.
+	defer context.AfterFunc(ctx, c.stop)()
 	c.owner.queue.close()
 	c.ownerWG.Wait()
 	c.walksMu.Lock()

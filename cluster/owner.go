@@ -44,6 +44,7 @@ type owner struct {
 	buf     []byte
 	spare   []*protocol.Call
 	onRound func(changes *protocol.Changes, bytes int) // hands changed rows on
+	read    func(*protocol.Call)                       // answers a read
 	outage  outage                                     // of commits
 }
 
@@ -68,6 +69,9 @@ func (o *owner) reset() {
 func (o *owner) takeOver(ctx context.Context) error {
 	o.reset()
 	o.draft.Becomes(o.config.Node)
+	if o.replica.state.RotatedAt() == 0 {
+		o.draft.Rotate(0) // a new shard's first generation begins here
+	}
 	if err := o.commit(ctx); err != nil {
 		return fmt.Errorf("take over shard %d: %w", o.replica.state.Shard(), err)
 	}
@@ -121,9 +125,16 @@ func (o *owner) schedule(timer *time.Timer) {
 // rounds decides and commits the calls in as many rounds as their size asks for,
 // at least one, so that what is due is done.
 func (o *owner) rounds(ctx context.Context, calls []*protocol.Call) error {
+	if len(calls) > 0 { // an idle node writes nothing
+		if err := o.rotate(ctx); err != nil {
+			o.refuseAll(calls, protocol.RetryLater(protocol.CodeUnavailable, 1000, "not decided: %v", err))
+			return err
+		}
+	}
 	for {
 		n, err := o.round(ctx, calls)
 		if err != nil {
+			o.refuseAll(calls[n:], protocol.RetryLater(protocol.CodeUnavailable, 1000, "not decided: %v", err))
 			return err
 		}
 		calls = calls[n:]
@@ -131,6 +142,32 @@ func (o *owner) rounds(ctx context.Context, calls []*protocol.Call) error {
 			return nil
 		}
 	}
+}
+
+// rotate forgets keys that have outlived their window, before anything is decided
+// with them. After two windows without a command that is both generations.
+func (o *owner) rotate(ctx context.Context) error {
+	window := protocol.Time(o.config.KeyWindow.Milliseconds())
+	age := o.now() - o.replica.state.RotatedAt()
+	for n := min(2, age/window); n > 0; n-- {
+		o.reset()
+		o.draft.Rotate(0)
+		err := o.commit(ctx)
+		var lost *lostError
+		switch {
+		case errors.As(err, &lost):
+			return err
+		case err != nil:
+			o.outage.note(err)
+			return nil // keys live on until the disk takes rounds again
+		}
+		changes, err := o.applyRound()
+		if err != nil {
+			return err
+		}
+		o.onRound(changes, len(o.buf))
+	}
+	return nil
 }
 
 func (o *owner) expiryDue() bool {
@@ -145,10 +182,6 @@ func (o *owner) round(ctx context.Context, calls []*protocol.Call) (int, error) 
 	o.expire()
 	n := o.decide(calls)
 	calls = calls[:n]
-	if n > 0 {
-		// Only together with commands: an idle node writes nothing.
-		o.draft.Rotate(o.config.KeyWindow.Milliseconds())
-	}
 	if o.draft.Empty() {
 		o.answer(calls)
 		return n, nil
@@ -186,17 +219,22 @@ func (o *owner) decide(calls []*protocol.Call) int {
 		if i == roundCommandsMax || o.draft.Size() > roundBytesMax {
 			return i
 		}
-		if c.Command.Op == protocol.OpOutcome {
+		switch {
+		case c.Command.Op == protocol.OpOutcome:
 			c.Result = o.draft.Outcome(c.Command.Key)
-			continue
+		case c.Command.Op.IsWrite():
+			o.draft.Decide(c)
 		}
-		o.draft.Decide(c)
 	}
 	return len(calls)
 }
 
 func (o *owner) answer(calls []*protocol.Call) {
 	for _, c := range calls {
+		if c.Err == nil && !c.Command.Op.IsWrite() && c.Command.Op != protocol.OpOutcome {
+			o.read(c)
+			continue
+		}
 		o.metrics.command(c)
 		c.Done(c)
 	}

@@ -21,12 +21,13 @@ type replica struct {
 	watchers   atomic.Pointer[[]*watcher]
 	waitersMu  sync.Mutex
 	waiters    map[*waiter]struct{} // gets that want a newer version
+	bySKU      map[string]map[*waiter]struct{}
 }
 
 type watcher struct{ fn func(*protocol.Changes) }
 
 func newReplica(s *ledger.State) *replica {
-	r := &replica{state: s, waiters: make(map[*waiter]struct{})}
+	r := &replica{state: s, waiters: make(map[*waiter]struct{}), bySKU: make(map[string]map[*waiter]struct{})}
 	r.watchers.Store(new([]*watcher))
 	return r
 }
@@ -43,7 +44,7 @@ func (r *replica) apply(round *ledger.Round, seq uint64) (*protocol.Changes, err
 	for _, w := range *r.watchers.Load() {
 		w.fn(&changes)
 	}
-	r.wakeWaiters()
+	r.wakeWaiters(changes.Items)
 	return &changes, nil
 }
 
@@ -138,8 +139,13 @@ func (r *replica) get(c *protocol.Command) []protocol.Item {
 	return items
 }
 
-// waitersMax bounds the work that waiting gets add to each commit.
-const waitersMax = 1024
+// waitersMax and waiterItemsMax bound the work that waiting gets add to a commit. A
+// get that asks for more items, or comes on top of so many, is answered at once with
+// what there is.
+const (
+	waitersMax     = 1024
+	waiterItemsMax = 64
+)
 
 // waiter is a get that waits until an item has reached a version.
 type waiter struct {
@@ -161,17 +167,48 @@ func (r *replica) answerGet(call *protocol.Call) {
 		call.Done(call)
 		return
 	}
+	items := len(call.Command.SKUs) * max(1, len(call.Command.Locations))
 	r.waitersMu.Lock()
-	if len(r.waiters) >= waitersMax {
+	if len(r.waiters) >= waitersMax || items > waiterItemsMax {
 		r.waitersMu.Unlock()
 		call.Result.Behind = true
 		call.Done(call)
 		return
 	}
 	w.timer = time.AfterFunc(protocol.AtLeastWaitMS*time.Millisecond, func() { r.giveUp(w) })
-	r.waiters[w] = struct{}{}
+	r.enter(w)
+	// The version may have come between the look and the entry.
+	done := r.satisfy(w) && r.leave(w)
 	r.waitersMu.Unlock()
-	r.wakeWaiters() // the version may have come between the look and the entry
+	if done {
+		call.Done(call)
+	}
+}
+
+// enter and leave keep the index by SKU; waitersMu is held.
+func (r *replica) enter(w *waiter) {
+	r.waiters[w] = struct{}{}
+	for _, sku := range w.call.Command.SKUs {
+		if r.bySKU[sku] == nil {
+			r.bySKU[sku] = make(map[*waiter]struct{})
+		}
+		r.bySKU[sku][w] = struct{}{}
+	}
+}
+
+// leave reports whether the waiter was still waiting.
+func (r *replica) leave(w *waiter) bool {
+	if _, ok := r.waiters[w]; !ok {
+		return false
+	}
+	delete(r.waiters, w)
+	w.timer.Stop()
+	for _, sku := range w.call.Command.SKUs {
+		if delete(r.bySKU[sku], w); len(r.bySKU[sku]) == 0 {
+			delete(r.bySKU, sku)
+		}
+	}
+	return true
 }
 
 // satisfy fills in the answer and reports whether one of the items has reached
@@ -190,14 +227,18 @@ func (r *replica) satisfy(w *waiter) bool {
 	return false
 }
 
-func (r *replica) wakeWaiters() {
+// wakeWaiters answers the gets that changed items have satisfied.
+func (r *replica) wakeWaiters(changed []protocol.ItemID) {
 	r.waitersMu.Lock()
 	var done []*waiter
-	for w := range r.waiters {
-		if r.satisfy(w) {
-			delete(r.waiters, w)
-			w.timer.Stop()
-			done = append(done, w)
+	if len(r.waiters) > 0 {
+		for _, sku := range r.skus(changed) {
+			for w := range r.bySKU[sku] {
+				if r.satisfy(w) {
+					r.leave(w)
+					done = append(done, w)
+				}
+			}
 		}
 	}
 	r.waitersMu.Unlock()
@@ -206,10 +247,19 @@ func (r *replica) wakeWaiters() {
 	}
 }
 
+func (r *replica) skus(ids []protocol.ItemID) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	skus := make([]string, len(ids))
+	for i, id := range ids {
+		skus[i] = r.state.Key(id).SKU
+	}
+	return skus
+}
+
 func (r *replica) giveUp(w *waiter) {
 	r.waitersMu.Lock()
-	_, mine := r.waiters[w]
-	delete(r.waiters, w)
+	mine := r.leave(w)
 	r.waitersMu.Unlock()
 	if mine {
 		w.call.Result.Behind = !r.satisfy(w)
@@ -226,7 +276,6 @@ func (r *replica) dismissWaiters() {
 	}
 	r.waitersMu.Unlock()
 	for _, w := range waiting {
-		w.timer.Stop()
 		r.giveUp(w)
 	}
 }

@@ -167,6 +167,7 @@ type Call struct {
 	Session  uint64 // who asks; that session gets no push about its own change
 	Subject  string // for the movement history
 	Tag      uint64 // free for the submitter
+	Ordered  bool   // commands of the same sender before it are unanswered: a read waits for them
 	Result   Result
 	Err      *Error // nil: Result holds
 	Replayed bool   // the key had been applied before

@@ -50,6 +50,9 @@ func afterPrefix(p string) string {
 // more follow.
 func (s *State) Scan(q *protocol.Query) (ids []protocol.ItemID, more bool) {
 	since := q.Since.Get(s.region)
+	if since > s.seq {
+		since = 0 // of a log that is not this one, as after a restore: send everything
+	}
 	for _, sp := range spans(&q.Selector) {
 		start := protocol.ItemKey{SKU: sp.lo}
 		if q.After.Compare(start) > 0 {

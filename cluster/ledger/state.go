@@ -83,6 +83,9 @@ func (s *State) Seq() uint64 { return s.seq }
 // At returns the time of the last round applied. Rounds never go back in time.
 func (s *State) At() protocol.Time { return s.at }
 
+// RotatedAt returns when the present generation of keys began, 0 before the first.
+func (s *State) RotatedAt() protocol.Time { return s.rotatedAt }
+
 // Epoch counts the take-overs of the shard.
 func (s *State) Epoch() uint64 { return s.epoch }
 

@@ -10,6 +10,7 @@ import (
 
 const (
 	mediaJSON    = "application/json"
+	mediaText    = "text/plain"
 	mediaForm    = "application/x-www-form-urlencoded"
 	mediaProblem = "application/problem+json"
 	mediaEvents  = "text/event-stream"

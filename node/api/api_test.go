@@ -124,7 +124,7 @@ func TestErrors(t *testing.T) {
 		{"an array", "POST", "/v1/adjustments", `[]`, []string{key}, protocol.CodeBadRequest},
 		{"wrong type", "POST", "/v1/adjustments", `{"sku":"A","delta":"1"}`, []string{key}, protocol.CodeBadRequest},
 		{"another op", "POST", "/v1/adjustments", `{"op":"sell","sku":"A","delta":1}`, []string{key}, protocol.CodeBadRequest},
-		{"text", "POST", "/v1/adjustments", `{"sku":"A","delta":1}`, []string{key, "Content-Type: text/plain"}, protocol.CodeBadRequest},
+		{"text", "POST", "/v1/adjustments", `{"sku":"A","delta":1}`, []string{key, "Content-Type: image/png"}, protocol.CodeBadRequest},
 		{"too large", "POST", "/v1/adjustments", long, []string{key}, protocol.CodeTooLarge},
 		{"If-Match any", "POST", "/v1/adjustments", `{"sku":"A","delta":1}`, []string{key, "If-Match: *"}, protocol.CodeBadRequest},
 		{"If-Match bare", "POST", "/v1/adjustments", `{"sku":"A","delta":1}`, []string{key, "If-Match: eu:1"}, protocol.CodeBadRequest},

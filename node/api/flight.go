@@ -27,7 +27,7 @@ func (a *API) launch(calls []*protocol.Call) *flight {
 		left:    len(calls),
 	}
 	for i, c := range calls {
-		c.Tag, c.Done = uint64(i), f.land
+		c.Tag, c.Done, c.Ordered = uint64(i), f.land, i > 0
 	}
 	a.ledger.Submit(calls)
 	return f

@@ -128,16 +128,16 @@ func (a *API) readBody(w http.ResponseWriter, r *request, limit int64) ([]byte, 
 	return body, nil
 }
 
-// checkContentType refuses what a browser may send across sites unasked, such as
-// text/plain, along with what could not be read anyway. It lets the type pass that
-// curl -d sends for any body: another site's forms are stopped by their Origin.
+// checkContentType refuses what is certainly no JSON. It lets the types pass that
+// curl -d and fetch put on any body; another site's pages are stopped by their
+// Origin.
 func checkContentType(r *request) *protocol.Error {
 	v, ok, err := r.header("Content-Type")
 	if err != nil || !ok {
 		return err
 	}
 	media, _, bad := mime.ParseMediaType(v)
-	if bad == nil && (media == mediaJSON || media == mediaForm || strings.HasSuffix(media, "+json")) {
+	if bad == nil && (media == mediaJSON || media == mediaForm || media == mediaText || strings.HasSuffix(media, "+json")) {
 		return nil
 	}
 	return protocol.BadRequest("Content-Type is %.100q, want %s", v, mediaJSON)

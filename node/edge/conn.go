@@ -118,6 +118,7 @@ func (l *loop) leave(c *conn) {
 }
 
 func (l *loop) forget(c *conn) {
+	delete(l.asked, c)
 	if c.tls != nil {
 		c.tls.link.end(net.ErrClosed)
 	}
@@ -164,7 +165,7 @@ func (l *loop) finish(c *conn) {
 // closingInput reads until the peer closes, so that the kernel doesn't reset the
 // connection under what was last said.
 func (l *loop) closingInput(c *conn, b []byte) {
-	if l.now-c.since > lingerMS {
+	if l.now-c.since > l.linger() {
 		l.drop(c)
 	}
 }
@@ -183,7 +184,7 @@ func (l *loop) look(c *conn) {
 			l.refuseHTTP(c, 408, "no complete request within "+l.config.HandshakeTimeout.String(), 0)
 		}
 	case stateClosing:
-		if l.now-c.since > lingerMS {
+		if l.now-c.since > l.linger() {
 			l.drop(c)
 		}
 	case stateOpen:

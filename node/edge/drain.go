@@ -31,6 +31,15 @@ func (l *loop) drain(over time.Duration, elsewhere []string, done func()) {
 	l.drainSome()
 }
 
+// linger is how long a closed peer has to read what was last said, in ms: less where
+// a node waits for it to stop.
+func (l *loop) linger() int64 {
+	if l.drained != nil {
+		return lingerMS / 8
+	}
+	return lingerMS
+}
+
 // drainSome closes as many as should be closed by now, and those that came since.
 func (l *loop) drainSome() {
 	d := l.drained

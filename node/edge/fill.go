@@ -174,8 +174,20 @@ func appendSnapshot(b []byte, codec protocol.Codec, items []protocol.Item) []byt
 	return codec.AppendStock(b, true, parts...)
 }
 
+// reached is how far a connection is when a snapshot that began at a cursor is out:
+// not beyond what its other subscriptions have been sent.
+func (h *hub) reached(c *conn, cursor protocol.Vector) protocol.Vector {
+	if c.sub.held > 0 {
+		return c.sub.heldAt()
+	}
+	if len(h.cursor) > 0 && cursor.AtLeast(h.cursor) {
+		return h.cursor
+	}
+	return cursor
+}
+
 func (h *hub) filled(c *conn, f *fill) {
-	text := f.cursor.String()
+	text := h.reached(c, f.cursor).String()
 	c.sub.cursorAt, c.sub.cursorText = h.loop.now, text
 	call := f.call
 	call.Result = protocol.Result{Kind: protocol.KindSubscribed, Count: f.count, Cursor: text}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/gobwas/ws"
@@ -19,6 +20,9 @@ const (
 
 var headEnd = []byte("\r\n\r\n")
 
+// longQuery is the start of a request that may well be larger than a handshake's.
+var longQuery = regexp.MustCompile("^[A-Z]{3,7} /v1/")
+
 // head collects a request's head and then decides whose the connection is.
 func (l *loop) head(c *conn, b []byte) {
 	// Only the part that is new, and the three bytes before it, can hold the end.
@@ -30,6 +34,10 @@ func (l *loop) head(c *conn, b []byte) {
 		end = len(c.in)
 	}
 	if end > headBytesMax {
+		if longQuery.Match(c.in) && !bytes.HasPrefix(c.in, []byte(http.MethodGet+" "+wsPath)) {
+			l.handOver(c) // net/http's to judge
+			return
+		}
 		l.edge.metrics.rejected.WithLabelValues("head").Inc()
 		l.refuseHTTP(c, http.StatusBadRequest, "the request's head is larger than 8 KiB", 0)
 		return

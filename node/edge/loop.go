@@ -47,6 +47,7 @@ type loop struct {
 	read  []byte
 	plain []byte           // of a TLS record; nil until there is one
 	calls []*protocol.Call // decoded in this pass, not yet submitted
+	asked map[*conn]int    // what the unanswered reads of a connection ask for
 	pool  []*protocol.Call
 	dirty []*conn // with something to write in this pass
 	later []*conn // with more to write in the next
@@ -67,7 +68,7 @@ func newLoop(e *Edge, n int) (*loop, error) {
 	}
 	l := &loop{
 		edge: e, config: &e.config, logger: e.logger.With("loop", n), poller: p,
-		start: time.Now(), read: make([]byte, readBytes),
+		start: time.Now(), read: make([]byte, readBytes), asked: make(map[*conn]int),
 	}
 	l.inbox.poller = p
 	l.done = l.inbox.answered

@@ -48,6 +48,16 @@ func (l *loop) send(c *conn, call *protocol.Call) {
 		l.replyNow(c, call)
 		return
 	}
+	asked := asks(&call.Command)
+	if before := l.asked[c]; before > 0 && asked > 0 && before+asked > readItemsMax {
+		call.Err = protocol.RetryLater(protocol.CodeOverloaded, 20, "reads of this connection that wait for their answers ask for more than %d items", readItemsMax)
+		l.replyNow(c, call)
+		return
+	}
+	if asked > 0 {
+		l.asked[c] += asked
+	}
+	call.Ordered = c.inFlight > 0
 	c.inFlight++
 	l.calls = append(l.calls, call)
 }
@@ -92,6 +102,11 @@ func (l *loop) answer(call *protocol.Call) {
 		return
 	}
 	c.inFlight--
+	if asked := asks(&call.Command); asked > 0 {
+		if l.asked[c] -= asked; l.asked[c] <= 0 {
+			delete(l.asked, c)
+		}
+	}
 	var made *protocol.Reservation
 	if call.Command.Op == protocol.OpReserve && call.Err == nil {
 		made = call.Result.Reservation
@@ -109,4 +124,19 @@ func (l *loop) replyNow(c *conn, call *protocol.Call) {
 	l.say(c, func(b []byte) []byte { return c.codec.AppendReply(b, call) })
 	l.mark(c)
 	l.recycle(call)
+}
+
+// readItemsMax bounds what the unanswered reads of one connection may ask for, as
+// their answers can't be dropped or merged. One read alone is always let through.
+const readItemsMax = 20000
+
+// asks is how many items or movements a read may be answered with.
+func asks(cmd *protocol.Command) int {
+	switch cmd.Op {
+	case protocol.OpGet:
+		return len(cmd.SKUs) * max(1, len(cmd.Locations))
+	case protocol.OpHistory:
+		return cmd.Limit
+	}
+	return 0
 }

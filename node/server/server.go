@@ -179,8 +179,8 @@ func (s *Server) stopPublic(e *edge.Edge, a *api.API, srv *http.Server) error {
 	s.cluster.Load().Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Drain+stopTimeout)
 	defer cancel()
-	e.Drain(ctx, 0, []string{})
 	a.Drain()
+	e.Drain(ctx, 0, []string{})
 	err := srv.Shutdown(ctx)
 	return errors.Join(err, e.Close())
 }
