@@ -457,3 +457,78 @@ func vector(t *testing.T, s string) protocol.Vector {
 	}
 	return v
 }
+
+// A key is forgotten within twice its window, on a node that had nothing to do in
+// between too.
+func TestQuietNodeForgetsKeys(t *testing.T) {
+	c := config(t.TempDir())
+	c.KeyWindow = time.Hour
+	var clock fakeClock
+	c.Clock = clock.now
+	n := open(t, c)
+	adjust := protocol.Command{Op: protocol.OpAdjust, Key: "k", SKU: "A", Delta: 1}
+	must(t, n, adjust)
+	clock.add(59 * time.Minute)
+	if again := must(t, n, adjust); !again.Replayed {
+		t.Fatal("forgotten within the window")
+	}
+	clock.add(62 * time.Minute)
+	if again := must(t, n, adjust); again.Replayed {
+		t.Fatal("remembered for more than two windows")
+	}
+}
+
+// A read behind a write of the same sender sees what the write did, whatever the
+// read is.
+func TestOrderedReadsSeeWritesBefore(t *testing.T) {
+	n := open(t, config(t.TempDir()))
+	must(t, n, count("k", "A", 1000))
+	for i := range 50 {
+		answered := make(chan *protocol.Call, 4)
+		call := func(cmd protocol.Command) *protocol.Call {
+			if err := cmd.Check(); err != nil {
+				t.Fatal(err)
+			}
+			return &protocol.Call{Command: cmd, Ordered: true, Done: func(c *protocol.Call) { answered <- c }}
+		}
+		sale, read, history := call(sell(fmt.Sprint(i), "A", 1)), call(get("A")), call(protocol.Command{Op: protocol.OpHistory, SKU: "A", Limit: 1})
+		n.Submit([]*protocol.Call{sale, read, history})
+		for range 3 {
+			<-answered
+		}
+		version := sale.Result.Items[0].Version
+		if got := read.Result.Items[0].Version; got != version {
+			t.Fatalf("sold at %s, read %s", version, got)
+		}
+		if got := history.Result.Movements[0].Key; got != fmt.Sprint(i) {
+			t.Fatalf("newest movement is of key %s, want %d", got, i)
+		}
+	}
+}
+
+// Gets that wait cost a commit of other items nothing, and large ones don't wait.
+func TestWaitingGetsAreBounded(t *testing.T) {
+	n := open(t, config(t.TempDir()))
+	must(t, n, count("k", "A", 5))
+	large := get("A")
+	for i := range 200 {
+		large.SKUs = append(large.SKUs, fmt.Sprint("x", i))
+	}
+	large.AtLeast = "eu:99"
+	start := time.Now()
+	if got := must(t, n, large).Result; !got.Behind || time.Since(start) > time.Second/2 {
+		t.Fatalf("behind %v after %v", got.Behind, time.Since(start))
+	}
+	answered := make(chan *protocol.Call, 500)
+	for range 500 {
+		c := &protocol.Call{Command: get("A", "B"), Done: func(c *protocol.Call) { answered <- c }}
+		c.Command.AtLeast = "eu:2"
+		n.Submit([]*protocol.Call{c})
+	}
+	must(t, n, sell("s", "A", 1))
+	for range 500 {
+		if c := <-answered; c.Result.Behind {
+			t.Fatal("behind although the version came")
+		}
+	}
+}

@@ -242,3 +242,28 @@ func TestManyExpiriesAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// However many calls wait when the log is lost, each is answered.
+func TestEveryCallIsAnsweredWhenTheLogIsLost(t *testing.T) {
+	j := &faultyJournal{}
+	o, ended := startOwner(t, j)
+	j.mu.Lock()
+	j.rounds = append(j.rounds, (&ledger.Round{Nonce: 7}).AppendTo(nil))
+	j.mu.Unlock()
+	const n = 3 * roundCommandsMax
+	answered := make(chan *protocol.Call, n)
+	calls := make([]*protocol.Call, n)
+	for i := range calls {
+		calls[i] = &protocol.Call{
+			Command: protocol.Command{Op: protocol.OpAdjust, Key: fmt.Sprint(i), SKU: "A", Location: "main", Delta: 1},
+			Done:    func(c *protocol.Call) { answered <- c },
+		}
+	}
+	o.queue.put(calls...)
+	for range n {
+		if c := <-answered; c.Err == nil || c.Err.Code != protocol.CodeUnavailable {
+			t.Fatalf("got %v", c.Err)
+		}
+	}
+	<-ended
+}
