@@ -34,7 +34,8 @@ type Config struct {
 	QueueMax int
 
 	// SnapshotRounds and SnapshotBytes are how much log may follow the newest
-	// snapshot before the next is written. Zero means 200,000 and 64 MiB.
+	// snapshot before the next is written. Zero means 200,000 and 256 MiB: at full
+	// speed some three seconds of recovery.
 	SnapshotRounds uint64
 	SnapshotBytes  uint64
 
@@ -60,7 +61,7 @@ func (c Config) withDefaults() Config {
 		c.SnapshotRounds = 200_000
 	}
 	if c.SnapshotBytes == 0 {
-		c.SnapshotBytes = 64 << 20
+		c.SnapshotBytes = 256 << 20
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

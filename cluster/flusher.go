@@ -143,8 +143,11 @@ func (f *flusher) checkIncarnation(ctx context.Context, incarnation string) erro
 	return nil
 }
 
-// run flushes until ctx ends. It writes at most half of the time, so that the
-// disk is the commits' first.
+// flushPause is how many times the length of a flush its pause is: a commit beside a
+// flush waits for the disk, so rows are written a tenth of the time at most.
+const flushPause = 9
+
+// run flushes until ctx ends.
 func (f *flusher) run(ctx context.Context) {
 	for {
 		select {
@@ -157,7 +160,7 @@ func (f *flusher) run(ctx context.Context) {
 			// A flush under way is finished: what became of one that was cut
 			// short would have to be looked up.
 			f.outage.note(f.flush(context.WithoutCancel(ctx)))
-			if pause(ctx, max(f.interval, time.Since(start))) != nil {
+			if pause(ctx, max(f.interval, flushPause*time.Since(start))) != nil {
 				return
 			}
 		}

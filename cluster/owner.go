@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"time"
 
 	"github.com/stockmesh/stockmesh/cluster/bus"
@@ -91,6 +92,7 @@ func (o *owner) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return o.abandon(ctx.Err())
 		}
+		o.gather()
 		calls := o.queue.take(o.spare)
 		if err := o.rounds(ctx, calls); err != nil {
 			return o.abandon(err)
@@ -100,6 +102,22 @@ func (o *owner) run(ctx context.Context) error {
 		if o.queue.isClosed() && o.queue.len() == 0 {
 			return nil
 		}
+	}
+}
+
+// gather lets callers that were just answered ask again before the next round is
+// closed, for as long as more of them do: a fuller round costs the same fsync. With
+// nobody else to run it returns at once.
+func (o *owner) gather() {
+	const yieldsMax = 8
+	waiting := o.queue.len()
+	for range yieldsMax {
+		runtime.Gosched()
+		n := o.queue.len()
+		if n == waiting {
+			return
+		}
+		waiting = n
 	}
 }
 
