@@ -78,7 +78,7 @@ func newLogger(out *os.File, format, level string) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(io.Writer(out), &slog.HandlerOptions{Level: l})), nil
 	case "text":
-		return slog.New(tint.NewHandler(out, &tint.Options{Level: l, TimeFormat: time.DateTime, NoColor: !term.IsTerminal(int(out.Fd()))})), nil
+		return slog.New(tint.NewTextHandler(out, &tint.Options{Level: l, TimeFormat: time.DateTime, NoColor: !term.IsTerminal(int(out.Fd()))})), nil
 	}
 	return nil, fmt.Errorf("--log-format %q: want text or json", format)
 }
