@@ -297,8 +297,8 @@ func (c *Cluster) Mesh() protocol.Mesh {
 }
 
 // Close answers what is waiting, writes what is dirty and stops. Calls submitted
-// afterwards are refused. The context bounds the writing of dirty rows only: the
-// log has them in any case.
+// afterwards are refused. When the context ends first, dirty rows stay unwritten (the
+// log has them), and a round whose fate is still unknown is answered as such.
 func (c *Cluster) Close(ctx context.Context) error {
 	c.once.Do(func() { c.closeErr = c.close(ctx) })
 	return c.closeErr
