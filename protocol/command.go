@@ -26,6 +26,13 @@ const (
 	OpPing        Op = "ping"
 )
 
+// The commands that nodes give each other about orders over several shards. Check
+// refuses them: no client can send one.
+const (
+	OpSettle  Op = "settle"  // ends the part named by Reservation; Quantity 1: sold, 0: dropped
+	OpResolve Op = "resolve" // tells what became of Order.ID; an order that is not decided is given up
+)
+
 // Command is any command, as a client sends it. Which fields count depends on
 // Op; Check says what is wrong with the others.
 type Command struct {
@@ -68,15 +75,29 @@ type Command struct {
 	Limit      int      `json:"limit,omitzero"`
 	Before     string   `json:"before,omitzero"`
 	Token      string   `json:"token,omitzero"`
+
+	// The node's own.
+	Order *Order `json:"-" cbor:"-"`
+}
+
+// Order ties the commands of one order over several shards together. A node's own:
+// never on the wire to clients.
+type Order struct {
+	ID    string   // of this attempt: a retry has another
+	Home  int      // shard whose log decides
+	Part  bool     // a hold that waits for the home's decision; otherwise the decision itself
+	Lines []Line   // decision: all lines as the client sent them
+	Parts []string // decision: reservation ids of the parts
 }
 
 // Ptr returns a pointer to v, for the optional fields of a Command.
 func Ptr[T any](v T) *T { return &v }
 
-// IsWrite reports whether the op changes something and so needs a key.
+// IsWrite reports whether the op changes something; a client's then needs a key.
 func (op Op) IsWrite() bool {
 	switch op {
-	case OpAdjust, OpCount, OpReserve, OpConfirm, OpRelease, OpExtend, OpSell, OpMove, OpConfigure:
+	case OpAdjust, OpCount, OpReserve, OpConfirm, OpRelease, OpExtend, OpSell, OpMove, OpConfigure,
+		OpSettle, OpResolve:
 		return true
 	}
 	return false
@@ -85,6 +106,8 @@ func (op Op) IsWrite() bool {
 // AppendBody appends the canonical form of a write: every field that makes two
 // commands the same or not (all but id, home and key), after Check has filled in
 // the defaults. Fields are length-prefixed, so different bodies differ in bytes.
+// The decision of an order has the form of the command that its client sent, in
+// however many shards its lines lie.
 func (c *Command) AppendBody(b []byte) []byte {
 	str := func(s string) {
 		b = binary.AppendUvarint(b, uint64(len(s)))
@@ -110,11 +133,15 @@ func (c *Command) AppendBody(b []byte) []byte {
 		b = append(b, 1)
 		str(*c.IfVersion)
 	}
-	b = binary.AppendUvarint(b, uint64(len(c.Lines)))
-	for i := range c.Lines {
-		str(c.Lines[i].SKU)
-		str(c.Lines[i].Location)
-		b = binary.AppendVarint(b, c.Lines[i].Quantity)
+	lines := c.Lines
+	if c.Order != nil && !c.Order.Part {
+		lines = c.Order.Lines
+	}
+	b = binary.AppendUvarint(b, uint64(len(lines)))
+	for i := range lines {
+		str(lines[i].SKU)
+		str(lines[i].Location)
+		b = binary.AppendVarint(b, lines[i].Quantity)
 	}
 	opt(c.TTLMS)
 	str(c.User)
@@ -167,7 +194,9 @@ type Call struct {
 	Session  uint64 // who asks; that session gets no push about its own change
 	Subject  string // for the movement history
 	Tag      uint64 // free for the submitter
+	Due      int64  // the node's own: when it must have been answered, in ns of a clock of its own
 	Ordered  bool   // commands of the same sender before it are unanswered: a read waits for them
+	Relayed  bool   // the node's own: another node asks on behalf of its client
 	Result   Result
 	Err      *Error // nil: Result holds
 	Replayed bool   // the key had been applied before

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Component is one region's part of a Vector.
+// Component is one region's part of a Vector. In a cursor of a region that has several
+// logs each has one: "eu" is the first log's, "eu.1" the second's.
 type Component struct {
 	Region string
 	N      uint64
@@ -27,7 +28,7 @@ func ParseVector(s string) (Vector, error) {
 	v := make(Vector, 0, strings.Count(s, ",")+1)
 	for part := range strings.SplitSeq(s, ",") {
 		region, digits, ok := strings.Cut(part, ":")
-		if !ok || CheckRegion("region", region) != nil {
+		if !ok || !componentName(region) {
 			return nil, fmt.Errorf("%q is not a version: want region:number joined by commas", s)
 		}
 		n, err := strconv.ParseUint(digits, 10, 64)
@@ -40,6 +41,19 @@ func ParseVector(s string) (Vector, error) {
 		v = append(v, Component{region, n})
 	}
 	return v, nil
+}
+
+// componentName reports whether s is a region, or a region and the number of one of its
+// further logs.
+func componentName(s string) bool {
+	region, log, several := strings.Cut(s, ".")
+	if several {
+		n, err := strconv.ParseUint(log, 10, 16)
+		if err != nil || n == 0 || log[0] == '0' || log[0] == '+' {
+			return false
+		}
+	}
+	return CheckRegion("region", region) == nil
 }
 
 // String returns the wire form.

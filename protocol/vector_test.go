@@ -8,13 +8,14 @@ import (
 )
 
 func TestParseVector(t *testing.T) {
-	for _, s := range []string{"", "eu:1", "eu:12,us:4", "a:18446744073709551615", "a:1,a-1:1", "0:7"} {
+	for _, s := range []string{"", "eu:1", "eu:12,us:4", "a:18446744073709551615", "a:1,a-1:1", "0:7", "eu:1,eu.1:2,eu.10:3,eu.2:4"} {
 		if v, err := ParseVector(s); err != nil || v.String() != s {
 			t.Errorf("%q: %v, %v", s, v, err)
 		}
 	}
 	for _, s := range []string{"eu", "eu:", ":1", "eu:0", "eu:01", "eu:+1", "eu:-1", "eu: 1", "eu:1 ", "eu:1,", ",eu:1", "eu:1,eu:1", "us:1,eu:1", "a-1:1,a:1",
-		"EU:1", "eu:1x", "eu:18446744073709551616", "eu:1,,us:1", "eu:1;us:1", "é:1", "eu:1_0"} {
+		"EU:1", "eu:1x", "eu:18446744073709551616", "eu:1,,us:1", "eu:1;us:1", "é:1", "eu:1_0",
+		"eu.0:1", "eu.:1", "eu.01:1", "eu.x:1", "eu.1.1:1", ".1:1", "eu.65536:1"} {
 		if v, err := ParseVector(s); err == nil {
 			t.Errorf("%q was taken as %v", s, v)
 		}

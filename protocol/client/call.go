@@ -79,10 +79,23 @@ func (c *Client) do(ctx context.Context, cmd protocol.Command, only *link, read 
 		if err == nil || !errors.As(err, &refused) || !refused.Retryable || c.cfg.FailFast {
 			return err
 		}
+		if refused.Code == protocol.CodeUnavailable {
+			c.unserved()
+		}
 		cmd.Home = homeAfter(p, refused)
 		if late := pause(ctx, max(retryPause(refused), backoff.NextBackOff())); late != nil {
 			return fmt.Errorf("%w (%w)", refused, late)
 		}
+	}
+}
+
+// unserved tells the present link that its node could not serve.
+func (c *Client) unserved() {
+	c.mu.Lock()
+	l := c.link
+	c.mu.Unlock()
+	if l != nil {
+		l.unserved()
 	}
 }
 

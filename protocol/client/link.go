@@ -35,7 +35,9 @@ type link struct {
 	wake     chan struct{}    // something may be sent
 	answered chan struct{}    // something was answered
 	heard    atomic.Uint64    // messages and pings of the node
-	goaway   chan struct{}    // closed at the node's goaway
+	goaway   chan struct{}    // closed when another node should be looked for
+	away     sync.Once        // of goaway
+	refused  atomic.Int64     // when the node last could not serve a command, ns since `since`
 	leaveBy  atomic.Int64     // its deadline_ms
 	ended    chan struct{}    // closed when err is set and all is handed back
 	err      error
@@ -239,16 +241,42 @@ func (l *link) leave(msg message) error {
 	if err := msg.decode(&g); err != nil {
 		return err
 	}
-	select {
-	case <-l.goaway:
-		return nil
-	default:
-	}
-	l.client.cfg.Logger.Info("node goes away", "endpoint", l.endpoint, "reason", g.Reason)
-	l.client.endpoints.learn(l.endpoint, slices.Concat(g.Endpoints, l.hello.Endpoints))
-	l.leaveBy.Store(g.DeadlineMS)
-	close(l.goaway)
+	l.away.Do(func() {
+		l.client.cfg.Logger.Info("node goes away", "endpoint", l.endpoint, "reason", g.Reason)
+		l.client.endpoints.learn(l.endpoint, slices.Concat(g.Endpoints, l.hello.Endpoints))
+		l.leaveBy.Store(g.DeadlineMS)
+		close(l.goaway)
+	})
 	return nil
+}
+
+// Bounds of giving a node up that answers, but can't serve: one that is cut off from
+// its region. Twice within the first is twice; the second keeps clients from going round
+// in circles where no node can.
+const (
+	unservedWindow = 10 * time.Second
+	unservedStay   = 3 * time.Second
+	unservedSame   = 100 * time.Millisecond // refusals as close as this count once
+	unservedLeave  = 5 * time.Second        // for the answers that are still to come
+)
+
+// unserved notes that the node could not serve a command. The second time the client
+// looks for another node.
+func (l *link) unserved() {
+	now := time.Since(l.since)
+	last := time.Duration(l.refused.Load())
+	if last != 0 && now-last < unservedSame {
+		return
+	}
+	l.refused.Store(int64(now))
+	if last == 0 || now-last > unservedWindow || now < unservedStay || len(l.client.endpoints.others(l.endpoint)) == 0 {
+		return
+	}
+	l.away.Do(func() {
+		l.client.cfg.Logger.Info("node can't serve; looking for another", "endpoint", l.endpoint)
+		l.leaveBy.Store(unservedLeave.Milliseconds())
+		close(l.goaway)
+	})
 }
 
 // detach takes an ended link from under the client. What it had not answered

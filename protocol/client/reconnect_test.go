@@ -279,3 +279,19 @@ func TestConfigErrors(t *testing.T) {
 		}
 	}
 }
+
+// A node that is cut off from its region answers, but can't serve.
+func TestNodeThatCantServeIsLeft(t *testing.T) {
+	a, b := newFakeNode(t, "a"), newFakeNode(t, "b")
+	a.answer = func(*fakeConn, protocol.Command) string {
+		return `"error":{"code":"unavailable","message":"no quorum","retryable":true,"retry_after_ms":200}`
+	}
+	a.hello.Endpoints = []string{"ws://" + a.addr, "ws://" + b.addr}
+	c := dial(t, quick(a.addr))
+	if _, err := c.Adjust(within(t), "A", "", 1); err != nil {
+		t.Fatal(err)
+	}
+	if c.Hello().Node != "b" {
+		t.Fatalf("at %s", c.Hello().Node)
+	}
+}

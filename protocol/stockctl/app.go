@@ -24,6 +24,7 @@ import (
 type app struct {
 	out, errOut io.Writer
 	endpoints   []string
+	admin       string // a node's admin port
 	token       string
 	tlsCA       string
 	json        bool
@@ -52,12 +53,14 @@ with --key to be able to repeat a command without doing it twice.`,
 	flags.StringVar(&a.token, "token", os.Getenv("STOCKMESH_TOKEN"), "bearer token [STOCKMESH_TOKEN]")
 	flags.StringVar(&a.tlsCA, "tls-ca", os.Getenv("STOCKMESH_TLS_CA"), "PEM file of the CAs that nodes' certificates are checked with, instead of the system's [STOCKMESH_TLS_CA]")
 	flags.BoolVar(&a.json, "json", false, "print JSON, one value a line")
-	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after; watch, import, export, verify and replay have no limit unless it is set")
+	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after (activate, node: 40s); watch, import, export, backup, verify and replay have no limit unless it is set")
 	root.AddCommand(
 		a.getCommand(), a.watchCommand(), a.adjustCommand(), a.countCommand(), a.sellCommand(), a.moveCommand(),
 		a.configureCommand(), a.historyCommand(), a.outcomeCommand(),
 		a.reserveCommand(), a.confirmCommand(), a.releaseCommand(), a.extendCommand(),
 		a.importCommand(), a.exportCommand(), a.verifyCommand(), a.replayCommand(),
+		a.meshCommand(), a.certsCommand(),
+		a.backupCommand(), a.restoreCommand(), a.activateCommand(), a.nodeCommand(),
 	)
 	return root
 }
@@ -100,12 +103,17 @@ func (a *app) roots() (*tls.Config, error) {
 
 // short runs one exchange under the timeout.
 func (a *app) short(ctx context.Context, do func(context.Context, *client.Client) error) error {
-	if a.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, a.timeout)
-		defer cancel()
-	}
+	ctx, cancel := limited(ctx, a.timeout)
+	defer cancel()
 	return a.connected(ctx, do)
+}
+
+// limited bounds ctx; zero is no limit.
+func limited(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 // long runs what may take its time, under the timeout only where one was given.
@@ -114,6 +122,14 @@ func (a *app) long(ctx context.Context, do func(context.Context, *client.Client)
 		return a.short(ctx, do)
 	}
 	return a.connected(ctx, do)
+}
+
+// timeoutOr returns the timeout that was given, or the command's own.
+func (a *app) timeoutOr(own time.Duration) time.Duration {
+	if a.timeoutSet {
+		return a.timeout
+	}
+	return own
 }
 
 func (a *app) connected(ctx context.Context, do func(context.Context, *client.Client) error) error {
@@ -125,9 +141,9 @@ func (a *app) connected(ctx context.Context, do func(context.Context, *client.Cl
 	return do(ctx, c)
 }
 
-// isTerminal reports whether w shows to a person.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// isTerminal reports whether a person is at the other end of what is written or read.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 

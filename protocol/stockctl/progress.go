@@ -65,3 +65,23 @@ func (p *progress) end() {
 	}
 	p.line()
 }
+
+// byteBar shows on a terminal how many bytes have passed. Elsewhere it shows nothing:
+// what comes at the end says it.
+type byteBar struct{ bar *progressbar.ProgressBar }
+
+// newByteBar is given -1 where the total is not known.
+func newByteBar(w io.Writer, what string, total int64) byteBar {
+	return byteBar{progressbar.NewOptions64(total, progressbar.OptionSetWriter(w), progressbar.OptionSetVisibility(isTerminal(w)),
+		progressbar.OptionSetDescription(what), progressbar.OptionShowBytes(true), progressbar.OptionShowCount(),
+		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())}
+}
+
+// Write implements io.Writer and never fails: what is copied must not end because it
+// can't be shown.
+func (b byteBar) Write(p []byte) (int, error) {
+	b.bar.Add(len(p))
+	return len(p), nil
+}
+
+func (b byteBar) end() { b.bar.Finish() }
