@@ -30,7 +30,6 @@ type Archive struct {
 	bus    *Bus
 	bucket string
 	stream jetstream.Stream
-	store  jetstream.ObjectStore
 }
 
 // Archive opens the bucket, named with A-Z a-z 0-9 - and _. When it does not
@@ -43,13 +42,7 @@ func (b *Bus) Archive(ctx context.Context, bucket string, create bool) (*Archive
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := b.within(ctx)
-	defer cancel()
-	store, err := b.bulk.js.ObjectStore(ctx, bucket)
-	if err != nil {
-		return nil, fmt.Errorf("bus: archive %s: %w", bucket, cause(err))
-	}
-	return &Archive{bus: b, bucket: bucket, stream: s, store: store}, nil
+	return &Archive{bus: b, bucket: bucket, stream: s}, nil
 }
 
 // archiveConfig is what the NATS libraries make of an object store.
@@ -110,12 +103,24 @@ func (a *Archive) put(ctx context.Context, name string, write func(io.Writer) er
 	return nil
 }
 
-// info returns what the bucket knows of an object.
+// info returns what the bucket knows of an object. The library's own would ask
+// any replica, which may not have heard of it yet.
 func (a *Archive) info(ctx context.Context, name string) (*jetstream.ObjectInfo, error) {
-	ctx, cancel := a.bus.within(ctx)
-	defer cancel()
-	info, err := a.store.GetInfo(ctx, name)
-	return info, cause(err)
+	if name == "" {
+		return nil, fmt.Errorf("%w: empty", ErrName)
+	}
+	m, err := a.bus.leaderGet(ctx, "OBJ_"+a.bucket, []byte(`{"last_by_subj":"`+a.metaSubject(name)+`"}`))
+	if err != nil {
+		return nil, err
+	}
+	var info jetstream.ObjectInfo
+	if err := json.Unmarshal(m.Data, &info); err != nil {
+		return nil, err
+	}
+	if info.Deleted {
+		return nil, ErrMissing // the mark a NATS tool left
+	}
+	return &info, nil
 }
 
 // publishInfo writes the message which makes the object visible.
@@ -309,14 +314,19 @@ func (a *Archive) Names(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-func (a *Archive) list(ctx context.Context) ([]*jetstream.ObjectInfo, error) {
-	ctx, cancel := a.bus.within(ctx)
-	defer cancel()
-	infos, err := a.store.List(ctx)
-	if errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return nil, nil
-	}
-	return infos, cause(err)
+func (a *Archive) list(ctx context.Context) (infos []*jetstream.ObjectInfo, err error) {
+	spec := scanSpec{stream: "OBJ_" + a.bucket, subject: "$O." + a.bucket + ".M.>"}
+	err = a.bus.scan(ctx, spec, func(e entry) error {
+		var info jetstream.ObjectInfo
+		if err := json.Unmarshal(e.msg.Data, &info); err != nil {
+			return err
+		}
+		if !info.Deleted {
+			infos = append(infos, &info)
+		}
+		return nil
+	})
+	return infos, err
 }
 
 // Delete removes the object, or returns ErrMissing. A Reader open on it fails.

@@ -195,17 +195,19 @@ func TestSweepRemovesOnlyOrphans(t *testing.T) {
 
 // Other programs read the bucket with a plain client, and the other way round.
 func TestObjectsArePlainObjects(t *testing.T) {
-	a := newArchive(t, openBus(t))
+	b := openBus(t)
+	a := newArchive(t, b)
+	store := must[jetstream.ObjectStore](t)(b.bulk.js.ObjectStore(t.Context(), a.bucket))
 	data := noise(chunkBytes + 5)
 	putObject(t, a, "ours", data)
-	if got := must[[]byte](t)(a.store.GetBytes(t.Context(), "ours")); !bytes.Equal(got, data) {
+	if got := must[[]byte](t)(store.GetBytes(t.Context(), "ours")); !bytes.Equal(got, data) {
 		t.Fatal("the library read something else")
 	}
-	must[*jetstream.ObjectInfo](t)(a.store.PutBytes(t.Context(), "theirs", data))
+	must[*jetstream.ObjectInfo](t)(store.PutBytes(t.Context(), "theirs", data))
 	if got := readObject(t, a, "theirs"); !bytes.Equal(got, data) {
 		t.Fatal("read something else")
 	}
-	if err := a.store.Delete(t.Context(), "theirs"); err != nil {
+	if err := store.Delete(t.Context(), "theirs"); err != nil {
 		t.Fatal(err)
 	}
 	wantNames(t, a, "ours")

@@ -119,3 +119,25 @@ func appendBeside(b *testing.B, l *Log) (stop func() []time.Duration) {
 		return took
 	}
 }
+
+// BenchmarkRegionAppend appends on the leader's node, three servers and their
+// disks being this one process and disk.
+func BenchmarkRegionAppend(b *testing.B) {
+	for _, size := range []int{1 << 10, 50 << 10} {
+		b.Run(fmt.Sprintf("%dKB", size>>10), func(b *testing.B) {
+			l, _ := leading(b, newRegion(b, 3).logs("l"))
+			data := make([]byte, size)
+			var took []time.Duration
+			var last uint64
+			b.ReportAllocs()
+			for b.Loop() {
+				start := time.Now()
+				last = must[uint64](b)(l.Append(b.Context(), data, last))
+				took = append(took, time.Since(start))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50_us")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99_us")
+		})
+	}
+}

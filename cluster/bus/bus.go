@@ -13,7 +13,10 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -43,13 +46,19 @@ type Config struct {
 	Logger *slog.Logger // receives the engine's own lines; nil drops them
 
 	// AnswerWait bounds each wait for one answer of the engine, next to the
-	// caller's context. 0 means 5 s.
+	// caller's context. 0 means 5 s, and 1 s with a Region: there an answer can get
+	// lost with the leader that owed it.
 	AnswerWait time.Duration
 
 	// StoreBytesMax makes the engine refuse writes with ErrFull once its streams
 	// hold that many bytes. 0 means no limit but the disk, and a full disk is
 	// worse: the stream it hits takes no more writes until the next start.
 	StoreBytesMax int64
+
+	// Region makes the engine one server of a cluster; nil means standalone. A
+	// directory keeps the kind it was first opened with: the engine would delete a
+	// standalone server's streams when it comes back as a member.
+	Region *Region
 }
 
 func (c Config) validate() error {
@@ -63,7 +72,22 @@ func (c Config) validate() error {
 	case c.StoreBytesMax < 0:
 		return fmt.Errorf("bus: StoreBytesMax %d is negative", c.StoreBytesMax)
 	}
-	return nil
+	return c.Region.validate()
+}
+
+func (c Config) withDefaults() Config {
+	if c.AnswerWait == 0 {
+		c.AnswerWait = answerWaitDefault
+		if c.Region != nil {
+			c.AnswerWait = answerWaitRegion
+		}
+	}
+	if c.Region != nil {
+		r := *c.Region
+		r.Timers = r.Timers.withDefaults()
+		c.Region = &r
+	}
+	return c
 }
 
 // Bus is a running engine. All methods may be called from several goroutines.
@@ -71,11 +95,15 @@ type Bus struct {
 	srv        *server.Server
 	log        *serverLog
 	answerWait time.Duration
+	region     *Region      // nil: standalone
+	replicas   atomic.Int64 // of streams to create
 
 	// Appends have a connection of their own: on a shared one a commit would
 	// queue behind whatever bulk transfer is on its way.
 	commit *link
 	bulk   *link
+	wire   *link // Publish and Subscribe
+	system *link // changes the region's members; nil when standalone
 
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -83,16 +111,16 @@ type Bus struct {
 
 // Open starts the engine on c.Dir and returns when it is ready to use. Reading
 // the stored streams is part of that and can't be interrupted; ctx is checked
-// after it. An engine which could not recover a stored stream is an error: it
-// would pass for one that never had it.
+// after it. A standalone engine which could not recover a stored stream is an
+// error: it would pass for one that never had it. A server of a region is open
+// before the region has a quorum: see AwaitQuorum.
 func Open(ctx context.Context, c Config) (*Bus, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	if c.AnswerWait == 0 {
-		c.AnswerWait = answerWaitDefault
-	}
-	b := &Bus{log: newServerLog(c.Logger), answerWait: c.AnswerWait, closing: make(chan struct{})}
+	c = c.withDefaults()
+	b := &Bus{log: newServerLog(c.Logger), answerWait: c.AnswerWait, region: c.Region, closing: make(chan struct{})}
+	b.replicas.Store(1)
 	if err := b.start(ctx, c); err != nil {
 		return nil, errors.Join(fmt.Errorf("bus: open %s: %w", c.Dir, err), b.Close())
 	}
@@ -104,7 +132,7 @@ func (b *Bus) start(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	if b.srv, err = server.NewServer(serverOptions(c, dir)); err != nil {
+	if err := b.build(c, dir); err != nil {
 		return err
 	}
 	b.srv.SetLogger(b.log, false, false)
@@ -112,19 +140,56 @@ func (b *Bus) start(ctx context.Context, c Config) error {
 	if err := b.log.fatal(); err != nil {
 		return err
 	}
+	b.route()
+	if err := b.log.fatal(); err != nil {
+		return err
+	}
 	if !b.srv.ReadyForConnections(startWait) {
 		return errors.New("server is not ready")
 	}
-	if err := b.health(); err != nil {
+	if err := b.health(); err != nil && !errors.Is(err, ErrNoLeader) {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	return b.connect()
+}
+
+// build makes the server, alone or as a member of its region.
+func (b *Bus) build(c Config, dir string) (err error) {
+	o := serverOptions(c, dir)
+	if c.Region == nil {
+		b.srv, err = server.NewServer(o)
+		return err
+	}
+	if err := c.Region.Timers.apply(); err != nil {
+		return err
+	}
+	if err := c.Region.cluster(o); err != nil {
+		return err
+	}
+	b.replicas.Store(int64(c.Region.Replicas))
+	auth := &accounts{}
+	o.CustomClientAuthentication = auth
+	b.srv, err = server.NewServer(o)
+	auth.srv = b.srv
+	return err
+}
+
+func (b *Bus) connect() (err error) {
 	if b.commit, err = b.dial("commit"); err != nil {
 		return err
 	}
-	b.bulk, err = b.dial("bulk")
+	if b.bulk, err = b.dial("bulk"); err != nil {
+		return err
+	}
+	if b.wire, err = b.dial("wire"); err != nil {
+		return err
+	}
+	if b.Clustered() {
+		b.system, err = b.dial("system", asSystem())
+	}
 	return err
 }
 
@@ -149,12 +214,12 @@ func serverOptions(c Config, dir string) *server.Options {
 
 // Close stops the engine and waits for it. It may be called more than once. A
 // call in progress on another goroutine ends with an error; for an Append or
-// Put that is ErrUnknown.
+// Put that is ErrUnknown. In a region call StepDownAll before it.
 func (b *Bus) Close() error {
 	var err error
 	b.closeOnce.Do(func() {
 		close(b.closing)
-		err = errors.Join(b.commit.close(), b.bulk.close())
+		err = errors.Join(b.commit.close(), b.bulk.close(), b.wire.close(), b.system.close())
 		if b.srv != nil {
 			b.srv.Shutdown()
 			b.srv.WaitForShutdown()
@@ -165,8 +230,10 @@ func (b *Bus) Close() error {
 
 // Err reports why the engine can't be used any more: ErrClosed after Close,
 // ErrFull when a write met a full disk, otherwise what the server says of itself
-// (JetStream switched off, a stream with a write error, a lost connection). It
-// lists the stored streams each time: right for a health check once a second,
+// (JetStream switched off, a stream with a write error, a lost connection).
+// ErrNoLeader is no fault of this engine: its region has no quorum, or it has just
+// started. Peers that are down and streams still catching up are no error at all.
+// It lists the stored streams each time: right for a health check once a second,
 // wrong for each request.
 func (b *Bus) Err() error {
 	select {
@@ -180,7 +247,7 @@ func (b *Bus) Err() error {
 	if err := b.health(); err != nil {
 		return err
 	}
-	return errors.Join(b.commit.err(), b.bulk.err())
+	return errors.Join(b.commit.err(), b.bulk.err(), b.wire.err())
 }
 
 // health asks the server, which finds what it would not tell a publisher: after
@@ -188,6 +255,9 @@ func (b *Bus) Err() error {
 func (b *Bus) health() error {
 	if !b.srv.JetStreamEnabled() {
 		return errors.New("bus: JetStream is switched off")
+	}
+	if b.Clustered() {
+		return b.memberHealth()
 	}
 	h := b.srv.Healthz(&server.HealthzOptions{})
 	if h.Error == "" {
@@ -209,6 +279,39 @@ func (b *Bus) Used() uint64 {
 	return acc.JetStreamUsage().Store
 }
 
+// memberHealth leaves out of the server's complaints what is not this server's
+// fault, and what passes by itself.
+func (b *Bus) memberHealth() error {
+	h := b.srv.Healthz(&server.HealthzOptions{Details: true})
+	for _, e := range h.Errors {
+		switch {
+		case isNoSpace(e.Error):
+			return fmt.Errorf("%w: %s", ErrFull, e.Error)
+		case e.Type == server.HealthzErrorConsumer, catchesUp(e.Error):
+		case awaitsLeader(e.Error):
+			return fmt.Errorf("bus: %w: %s", ErrNoLeader, e.Error)
+		default:
+			return fmt.Errorf("bus: %s", e.Error)
+		}
+	}
+	return nil
+}
+
+// catchesUp tells the states of a stream which was just created, moved or restarted.
+func catchesUp(complaint string) bool {
+	return hasAny(complaint, "not current with the meta leader", "stream catching up", "group node unhealthy",
+		"group node missing", "stream node missing", "stream not found", "monitor goroutine not running",
+		"node skew detected")
+}
+
+func awaitsLeader(complaint string) bool {
+	return hasAny(complaint, "not established contact with a meta leader", "recovering meta layer")
+}
+
+func hasAny(s string, parts ...string) bool {
+	return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(s, p) })
+}
+
 // within is ctx bounded by AnswerWait, for one request and its answer.
 func (b *Bus) within(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, b.answerWait)
@@ -216,18 +319,19 @@ func (b *Bus) within(ctx context.Context) (context.Context, context.CancelFunc) 
 
 // stream binds to the stream called c.Name, and creates it as c says when it is
 // missing and create is true. The configuration of an existing one stays as it is.
-func (b *Bus) stream(ctx context.Context, c jetstream.StreamConfig, create bool) (jetstream.Stream, error) {
-	ctx, cancel := b.within(ctx)
-	defer cancel()
-	s, err := b.bulk.js.Stream(ctx, c.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) && create {
-		s, err = b.bulk.js.CreateStream(ctx, c)
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			s, err = b.bulk.js.Stream(ctx, c.Name) // somebody else was first
-		}
+// In a region it waits for a leader until ctx ends.
+func (b *Bus) stream(ctx context.Context, c jetstream.StreamConfig, create bool) (s jetstream.Stream, err error) {
+	c.Replicas = int(b.replicas.Load())
+	if b.Clustered() {
+		err = b.await(ctx, func() (err error) {
+			s, err = b.bind(ctx, c, create)
+			return leaderless(err)
+		})
+	} else {
+		s, err = b.bind(ctx, c, create)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("bus: stream %s: %w", c.Name, cause(err))
+		return nil, fmt.Errorf("bus: stream %s: %w", c.Name, err)
 	}
 	got := s.CachedInfo().Config
 	if got.Storage != jetstream.FileStorage || got.PersistMode == jetstream.AsyncPersistMode {
@@ -235,6 +339,38 @@ func (b *Bus) stream(ctx context.Context, c jetstream.StreamConfig, create bool)
 		return nil, fmt.Errorf("bus: stream %s: %w", c.Name, errNotDurable)
 	}
 	return s, nil
+}
+
+func (b *Bus) bind(ctx context.Context, c jetstream.StreamConfig, create bool) (jetstream.Stream, error) {
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	s, err := b.bulk.js.Stream(ctx, c.Name)
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return s, cause(err)
+	}
+	if b.Clustered() {
+		if err := b.absent(ctx, c.Name); err != nil {
+			return nil, err
+		}
+	}
+	if !create {
+		return nil, cause(err)
+	}
+	s, err = b.bulk.js.CreateStream(ctx, c)
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		s, err = b.bulk.js.Stream(ctx, c.Name) // somebody else was first
+	}
+	return s, cause(err)
+}
+
+// absent makes sure that a region has no such stream. A server which has just
+// started may say so of one it has not loaded yet; the region's leader may not.
+func (b *Bus) absent(ctx context.Context, name string) error {
+	names, err := b.streamNames(ctx)
+	if err == nil && slices.Contains(names, name) {
+		err = fmt.Errorf("%w: stream is not loaded yet", ErrNoLeader)
+	}
+	return err
 }
 
 // nameValid is what the engine takes as a stream or bucket name everywhere.
@@ -257,9 +393,9 @@ type link struct {
 	down chan struct{} // closed when the connection is closed for good
 }
 
-func (b *Bus) dial(name string) (*link, error) {
+func (b *Bus) dial(name string, more ...nats.Option) (*link, error) {
 	l := &link{down: make(chan struct{})}
-	nc, err := nats.Connect("",
+	nc, err := nats.Connect("", append(more,
 		nats.InProcessServer(b.srv),
 		nats.Name(name),
 		nats.MaxReconnects(-1),
@@ -270,7 +406,7 @@ func (b *Bus) dial(name string) (*link, error) {
 			b.log.Warnf("%s connection: %v", name, err)
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(l.down) }),
-	)
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}

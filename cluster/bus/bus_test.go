@@ -19,7 +19,11 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(appenderDir); dir != "" {
 		appendForEver(dir)
 	}
-	goleak.VerifyTestMain(m)
+	if config := os.Getenv(memberConfig); config != "" {
+		serveForEver(config)
+	}
+	// See Bus.route.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*Server).StartRouting"))
 }
 
 // openAt opens a Bus on dir; the test closes it.

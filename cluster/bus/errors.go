@@ -33,6 +33,11 @@ var (
 	// the same call may be made again at once.
 	ErrBusy = errors.New("engine is busy")
 
+	// ErrNoLeader: the region, or the stream asked, has no leader just now, for want
+	// of a quorum or until the next one is elected. Nothing was stored; an error
+	// which may leave something stored is ErrUnknown and never this one.
+	ErrNoLeader = errors.New("region has no leader")
+
 	// ErrFull: no space, in the disk or within Config.StoreBytesMax. Nothing was
 	// stored, unless the same error is ErrUnknown too. Reads still work.
 	ErrFull = errors.New("no space left")
@@ -56,6 +61,8 @@ var (
 	ErrClosed = errors.New("bus is closed")
 )
 
+var errStandalone = errors.New("not a server of a region")
+
 var errNotDurable = errors.New("stream does not sync each write")
 
 // SequenceError is an ErrWrongSequence with what is known about it.
@@ -74,6 +81,15 @@ func (e *SequenceError) Is(target error) bool { return target == ErrWrongSequenc
 // Codes of the server's answers; its errors.json has them all.
 const (
 	codeAccountResources  = 10002
+	codeNoPeers           = 10005 // too few servers for the replicas
+	codeNotAssigned       = 10007
+	codeNotAvailable      = 10008 // no leader
+	codeNotLeader         = 10009
+	codeNotMember         = 10044
+	codeNotClustered      = 10074 // said by a server which is still starting
+	codePeerRemap         = 10075
+	codeMemberChange      = 10202
+	codeStreamOffline     = 10118
 	codeServerResources   = 10023
 	codeMessageTooBig     = 10054
 	codeStorageResources  = 10047
@@ -105,11 +121,13 @@ func refused(e *apiError) error {
 	switch e.ErrCode {
 	case codeAccountResources, codeServerResources, codeStorageResources:
 		return fmt.Errorf("%w: %w", ErrFull, e)
-	case codeSequenceInFlight, codeTooManyRequests, codeBatchIncomplete, codeTooManyBatches:
+	case codeSequenceInFlight, codeTooManyRequests, codeBatchIncomplete, codeTooManyBatches, codeMemberChange:
 		return fmt.Errorf("%w: %w", ErrBusy, e)
+	case codeNoPeers, codeNotAssigned, codeNotAvailable, codeNotLeader, codeNotClustered, codePeerRemap, codeStreamOffline:
+		return fmt.Errorf("%w: %w", ErrNoLeader, e)
 	case codeMessageTooBig:
 		return fmt.Errorf("%w: %w", ErrTooBig, e)
-	case codeNoMessageFound, codeStreamNotFound:
+	case codeNoMessageFound, codeStreamNotFound, codeNotMember:
 		return fmt.Errorf("%w: %w", ErrMissing, e)
 	case codeStoreFailed:
 		if isNoSpace(e.Description) {
@@ -155,15 +173,18 @@ func unsent(err error) error {
 // unanswered is the error of a write whose answer did not come. A stream which
 // met a write error falls silent, so ask the engine whether that is the reason.
 func (b *Bus) unanswered(err error) error {
-	if engine := b.Err(); engine != nil {
+	if engine := b.Err(); engine != nil && !errors.Is(engine, ErrNoLeader) {
 		return fmt.Errorf("%w: %w: %w", ErrUnknown, err, engine)
 	}
 	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }
 
 // unheard is the error of a write no stream listens to: it is not there, or the
-// engine has switched its streams off.
+// engine has switched its streams off. In a region only a stream's leader listens.
 func (b *Bus) unheard(err error) error {
+	if b.Clustered() {
+		return fmt.Errorf("%w: %w", ErrNoLeader, err)
+	}
 	return errors.Join(fmt.Errorf("%w: %w", ErrMissing, err), b.Err())
 }
 

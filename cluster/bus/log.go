@@ -35,11 +35,23 @@ type Log struct {
 // exist it is created if create is true; otherwise the error is ErrMissing. A
 // handle holds a subscription until the Bus is closed: open it once and keep it.
 func (b *Bus) Log(ctx context.Context, name string, create bool) (*Log, error) {
+	return b.openLog(ctx, name, create, 0)
+}
+
+// LogFrom opens the log called name. When it does not exist it is created with first
+// as the sequence of its first message, so that it can go on where another one ended.
+func (b *Bus) LogFrom(ctx context.Context, name string, first uint64) (*Log, error) {
+	return b.openLog(ctx, name, true, first)
+}
+
+func (b *Bus) openLog(ctx context.Context, name string, create bool, first uint64) (*Log, error) {
 	if err := nameValid(name); err != nil {
 		return nil, err
 	}
 	subject := "log." + name
-	s, err := b.stream(ctx, logConfig("LOG_"+name, subject), create)
+	config := logConfig("LOG_"+name, subject)
+	config.FirstSeq = first
+	s, err := b.stream(ctx, config, create)
 	if err != nil {
 		return nil, err
 	}
@@ -73,11 +85,13 @@ func logConfig(stream, subject string) jetstream.StreamConfig {
 }
 
 // Append stores data as the message last+1 and returns its sequence once it is
-// on disk. It is sent once, never again.
+// on disk, in a region on the disks of most replicas. It is sent once, never again.
 //
 //   - ErrWrongSequence: the log's last message is not last.
 //   - ErrUnknown: sent, and no answer within Config.AnswerWait or ctx. The
 //     message may be the log's last one now or a little later: read the tail.
+//     Also when this server led the log and leads no more.
+//   - ErrNoLeader: nobody leads the log just now. Not stored.
 //   - ErrFull, ErrBusy, ErrTooBig, ErrClosed or ctx's error alone: not stored.
 //
 // Appends of one handle run one after the other. Data is not kept.
@@ -106,12 +120,13 @@ func (l *Log) append(ctx context.Context, data []byte, last uint64) (uint64, err
 	l.msg.Data = data
 	l.msg.Reply = l.inbox + strconv.FormatUint(l.sent, 36)
 	l.msg.Header[headerExpectedLast][0] = strconv.FormatUint(last, 10)
+	led := l.bus.Clustered() && l.Leads()
 	err := l.bus.commit.nc.PublishMsg(l.msg)
 	l.msg.Data = nil
 	if err != nil {
 		return 0, unsent(err)
 	}
-	answer, err := l.answer(ctx)
+	answer, err := l.answer(ctx, led)
 	if err != nil {
 		return 0, err
 	}
@@ -119,9 +134,15 @@ func (l *Log) append(ctx context.Context, data []byte, last uint64) (uint64, err
 }
 
 // answer waits for the answer to the message just sent, and drops answers to
-// earlier ones which were given up.
-func (l *Log) answer(ctx context.Context) (*nats.Msg, error) {
-	l.timer.Reset(l.bus.answerWait)
+// earlier ones which were given up. A leader which loses its place never answers,
+// so when this server led the log as it was sent, led is true and the wait ends
+// with that.
+func (l *Log) answer(ctx context.Context, led bool) (*nats.Msg, error) {
+	step, left := l.bus.answerWait, l.bus.answerWait
+	if led {
+		step = min(step, pollEvery)
+	}
+	l.timer.Reset(step)
 	defer l.timer.Stop()
 	for {
 		select {
@@ -132,7 +153,13 @@ func (l *Log) answer(ctx context.Context) (*nats.Msg, error) {
 		case <-ctx.Done():
 			return nil, l.bus.unanswered(ctx.Err())
 		case <-l.timer.C:
-			return nil, l.bus.unanswered(fmt.Errorf("no answer within %v", l.bus.answerWait))
+			if left -= step; left <= 0 {
+				return nil, l.bus.unanswered(fmt.Errorf("no answer within %v", l.bus.answerWait))
+			}
+			if led && !l.Leads() {
+				return nil, l.bus.unanswered(errors.New("leadership is lost"))
+			}
+			l.timer.Reset(step)
 		case <-l.bus.commit.down:
 			return nil, fmt.Errorf("%w: connection closed", ErrUnknown)
 		}
@@ -184,7 +211,7 @@ func (l *Log) Bytes(ctx context.Context) (uint64, error) {
 func (l *Log) state(ctx context.Context) (jetstream.StreamState, error) {
 	ctx, cancel := l.bus.within(ctx)
 	defer cancel()
-	info, err := l.stream.Info(ctx)
+	info, err := l.stream.Info(ctx) // the leader answers
 	if err != nil {
 		return jetstream.StreamState{}, fmt.Errorf("bus: log %s: state: %w", l.name, cause(err))
 	}
@@ -217,17 +244,31 @@ func (l *Log) Read(ctx context.Context, from, to uint64, fn func(seq uint64, dat
 
 // Get returns one message, or ErrMissing when it was trimmed or not yet written.
 func (l *Log) Get(ctx context.Context, seq uint64) ([]byte, error) {
+	data, err := l.get(ctx, seq)
+	if err != nil && l.bus.Clustered() && ctx.Err() == nil && seq > 0 {
+		// The replica may be behind, or gone.
+		var m storedMsg
+		m, err = l.bus.leaderGet(ctx, "LOG_"+l.name, fmt.Appendf(nil, `{"seq":%d}`, seq))
+		data = m.Data
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bus: log %s: get %d: %w", l.name, seq, err)
+	}
+	return data, nil
+}
+
+// get asks any replica, as a message never changes: a direct get skips the base64
+// and JSON of asking the leader.
+func (l *Log) get(ctx context.Context, seq uint64) ([]byte, error) {
 	ctx, cancel := l.bus.within(ctx)
 	defer cancel()
-	// A direct get skips the base64 and JSON of the usual request. That it may
-	// be served by a replica is harmless here: a message never changes.
 	req := strconv.AppendUint([]byte(`{"seq":`), max(seq, 1), 10)
 	m, err := l.bus.bulk.nc.RequestWithContext(ctx, l.getReq, append(req, '}'))
 	if err != nil {
-		return nil, fmt.Errorf("bus: log %s: get %d: %w", l.name, seq, cause(err))
+		return nil, cause(err)
 	}
 	if status := m.Header.Get(statusHeader); status != "" || seq == 0 {
-		return nil, fmt.Errorf("bus: log %s: get %d: %w", l.name, seq, getError(m))
+		return nil, getError(m)
 	}
 	return m.Data, nil
 }

@@ -1,9 +1,11 @@
 package bus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 )
 
@@ -33,8 +35,24 @@ func (l *serverLog) fatal() error {
 // Notices are some twenty lines at each start and stop, of interest only to whoever
 // looks into the engine.
 func (l *serverLog) Noticef(f string, v ...any) { l.to.Debug(fmt.Sprintf(f, v...)) }
-func (l *serverLog) Warnf(f string, v ...any)   { l.to.Warn(fmt.Sprintf(f, v...)) }
-func (l *serverLog) Errorf(f string, v ...any)  { l.to.Error(fmt.Sprintf(f, v...)) }
+func (l *serverLog) Warnf(f string, v ...any)   { l.write(slog.LevelWarn, fmt.Sprintf(f, v...)) }
+func (l *serverLog) Errorf(f string, v ...any)  { l.write(slog.LevelError, fmt.Sprintf(f, v...)) }
+
+// expected begin lines that the server writes over and over, some several times a
+// second, while a peer is away or the region starts; health says it once.
+var expected = [...]string{
+	"Error trying to connect to route", "Waiting for routing to be established",
+	"JetStream has not established contact with a meta leader", "Metalayer blocking snapshot",
+}
+
+func (l *serverLog) write(level slog.Level, line string) {
+	for _, e := range expected {
+		if strings.HasPrefix(line, e) {
+			level = slog.LevelDebug
+		}
+	}
+	l.to.Log(context.Background(), level, line)
+}
 
 func (l *serverLog) Fatalf(f string, v ...any) {
 	line := fmt.Sprintf(f, v...)

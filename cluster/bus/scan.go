@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -32,29 +33,114 @@ type entry struct {
 	msg *nats.Msg
 }
 
+// How often in a row a scan in a region may fail or find nothing new, before it
+// gives up; the pauses between are some 3 s together, longer than an election.
+const scanTries = 12
+
 // scan calls fn for each message until there are no more, or fn returns an
 // error. Every message which was stored when the scan began is seen, unless it
 // was removed or replaced meanwhile; a replacement is seen.
 //
 // It pulls without waiting, so that "no more" is an answer of the server and
 // not a count or a time: under writes the count of what is left never settles.
+//
+// In a region the messages come from any replica. One that is lagging has no more
+// too early, and one that dies falls silent: so the stream's leader says what the
+// end is, and until it is reached the scan goes on where it was, maybe elsewhere.
 func (b *Bus) scan(ctx context.Context, spec scanSpec, fn func(entry) error) error {
-	s := &scanner{bus: b, spec: spec, fn: fn}
+	s := &scanner{bus: b, spec: spec, fn: fn, next: max(spec.from, 1)}
+	if !b.Clustered() {
+		return s.pass(ctx)
+	}
+	info, err := b.streamInfo(ctx, spec.stream)
+	if err != nil {
+		return err
+	}
+	s.end = info.State.LastSeq
+	return s.insist(ctx)
+}
+
+type scanner struct {
+	bus  *Bus
+	spec scanSpec
+	fn   func(entry) error
+
+	next uint64 // sequence to go on with
+	seen uint64 // messages handed out
+	end  uint64 // last sequence when the scan began; known in a region
+	over bool   // fn has returned an error
+
+	// Of one pass.
+	sub       *nats.Subscription
+	consumer  string
+	delivered uint64
+}
+
+// insist makes passes until the leader's end is reached.
+func (s *scanner) insist(ctx context.Context) error {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	<-pause.C
+	for tries := 0; ; tries++ {
+		before := s.next
+		behind, err := s.passChecked(ctx)
+		if err == nil && !behind {
+			return nil
+		}
+		if s.over || ctx.Err() != nil || errors.Is(err, ErrClosed) || errors.Is(err, ErrMissing) {
+			return err
+		}
+		if s.next > before {
+			tries = 0
+		}
+		if tries == scanTries {
+			return s.givenUp(err)
+		}
+		pause.Reset(pollEvery << min(tries, 4))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *scanner) givenUp(err error) error {
+	if err == nil {
+		err = fmt.Errorf("replicas lag behind the leader: at %d of %d", s.next-1, s.end)
+	}
+	return fmt.Errorf("%w: %w", ErrNoLeader, err)
+}
+
+// passChecked makes a pass and asks whether it has left anything out.
+func (s *scanner) passChecked(ctx context.Context) (behind bool, err error) {
+	if err := s.pass(ctx); err != nil {
+		return false, err
+	}
+	if s.next > s.end || s.complete() {
+		return false, nil
+	}
+	subject := s.spec.subject
+	if subject == "" {
+		subject = ">"
+	}
+	request := fmt.Appendf(nil, `{"seq":%d,"next_by_subj":%q}`, s.next, subject)
+	m, err := s.bus.leaderGet(ctx, s.spec.stream, request)
+	if errors.Is(err, errNoMessage) {
+		return false, nil
+	}
+	return err == nil && m.Seq <= s.end, err
+}
+
+// pass reads what one replica has.
+func (s *scanner) pass(ctx context.Context) error {
+	s.delivered = 0
 	if err := s.open(ctx); err != nil {
 		return cause(err)
 	}
 	err := s.run(ctx)
-	s.close(ctx)
+	s.close(ctx, err == nil || s.over || ctx.Err() != nil)
 	return err
-}
-
-type scanner struct {
-	bus      *Bus
-	spec     scanSpec
-	fn       func(entry) error
-	sub      *nats.Subscription
-	consumer string
-	seen     uint64
 }
 
 func (s *scanner) open(ctx context.Context) error {
@@ -66,8 +152,8 @@ func (s *scanner) open(ctx context.Context) error {
 		MemoryStorage:     true,
 		InactiveThreshold: 30 * time.Second, // should the delete at the end get lost
 	}
-	if s.spec.from > 0 {
-		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, s.spec.from
+	if s.next > 1 {
+		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, s.next
 	}
 	cons, err := s.bus.bulk.js.CreateConsumer(ctx, s.spec.stream, c)
 	if err != nil {
@@ -80,15 +166,20 @@ func (s *scanner) open(ctx context.Context) error {
 	return s.sub.SetPendingLimits(-1, -1) // a pull's own bounds apply
 }
 
-func (s *scanner) close(ctx context.Context) {
+// close removes the consumer, unless its server is not heard of anyway.
+func (s *scanner) close(ctx context.Context, answers bool) {
 	ctx, cancel := s.bus.within(context.WithoutCancel(ctx))
 	defer cancel()
 	_ = s.sub.Unsubscribe()
-	_ = s.bus.bulk.js.DeleteConsumer(ctx, s.spec.stream, s.consumer)
+	if answers {
+		_ = s.bus.bulk.js.DeleteConsumer(ctx, s.spec.stream, s.consumer)
+	}
 }
 
+func (s *scanner) complete() bool { return s.spec.most > 0 && s.seen >= s.spec.most }
+
 func (s *scanner) run(ctx context.Context) error {
-	for s.spec.most == 0 || s.seen < s.spec.most {
+	for !s.complete() {
 		more, err := s.pull(ctx)
 		if err != nil || !more {
 			return err
@@ -109,7 +200,7 @@ func (s *scanner) pull(ctx context.Context) (more bool, err error) {
 		return false, cause(err)
 	}
 	for got := uint64(0); got < batch; {
-		m, err := s.next(ctx)
+		m, err := s.receive(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -127,7 +218,7 @@ func (s *scanner) pull(ctx context.Context) (more bool, err error) {
 	return true, nil
 }
 
-func (s *scanner) next(ctx context.Context) (*nats.Msg, error) {
+func (s *scanner) receive(ctx context.Context) (*nats.Msg, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -147,11 +238,52 @@ func (s *scanner) handle(m *nats.Msg) error {
 	if err != nil {
 		return err
 	}
-	s.seen++
-	if meta.Sequence.Consumer != s.seen {
-		return fmt.Errorf("lost messages on the way: got %d, expected %d", meta.Sequence.Consumer, s.seen)
+	s.delivered++
+	if meta.Sequence.Consumer != s.delivered {
+		return fmt.Errorf("lost messages on the way: got %d, expected %d", meta.Sequence.Consumer, s.delivered)
 	}
-	return s.fn(entry{seq: meta.Sequence.Stream, msg: m})
+	if meta.Sequence.Stream < s.next {
+		return nil // a consumer which is to start beyond its replica's end starts at that end
+	}
+	s.next = meta.Sequence.Stream + 1
+	s.seen++
+	err = s.fn(entry{seq: meta.Sequence.Stream, msg: m})
+	s.over = err != nil
+	return err
+}
+
+// storedMsg is a message as a stream's leader reports it.
+type storedMsg struct {
+	Seq    uint64 `json:"seq"`
+	Header []byte `json:"hdrs"`
+	Data   []byte `json:"data"`
+}
+
+// errNoMessage is an ErrMissing of the message and not of the stream.
+var errNoMessage = fmt.Errorf("%w: no such message", ErrMissing)
+
+// leaderGet asks a stream's leader for a message.
+func (b *Bus) leaderGet(ctx context.Context, stream string, request []byte) (storedMsg, error) {
+	within, cancel := b.within(ctx)
+	defer cancel()
+	m, err := b.bulk.nc.RequestWithContext(within, "$JS.API.STREAM.MSG.GET."+stream, request)
+	if err != nil {
+		return storedMsg{}, b.silence(ctx, cause(err))
+	}
+	var answer struct {
+		Error   *apiError `json:"error"`
+		Message storedMsg `json:"message"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return storedMsg{}, err
+	}
+	switch {
+	case answer.Error == nil:
+		return answer.Message, nil
+	case answer.Error.ErrCode == codeNoMessageFound:
+		return storedMsg{}, fmt.Errorf("%w: %w", errNoMessage, answer.Error)
+	}
+	return storedMsg{}, refused(answer.Error)
 }
 
 // isStatus tells the server's remarks on a pull from messages, which always

@@ -3,8 +3,6 @@ package bus
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -32,7 +30,6 @@ type Table struct {
 	bus     *Bus
 	bucket  string
 	prefix  string // of a row's subject
-	getReq  string
 	batchID string
 	batches atomic.Uint64
 }
@@ -46,7 +43,8 @@ type Row struct {
 }
 
 // Result is what became of one row: its new Revision, or Err (ErrConflict,
-// ErrUnknown, ErrFull, ErrBusy, ErrTooBig, ErrName, ErrClosed, ctx's error).
+// ErrUnknown, ErrFull, ErrBusy, ErrNoLeader, ErrTooBig, ErrName, ErrClosed, ctx's
+// error).
 // With every Err but ErrUnknown the row was not written.
 type Result struct {
 	Revision uint64
@@ -70,7 +68,6 @@ func (b *Bus) Table(ctx context.Context, bucket string, create bool) (*Table, er
 	return &Table{
 		bus: b, bucket: bucket,
 		prefix: "$KV." + bucket + ".",
-		getReq: "$JS.API.STREAM.MSG.GET.KV_" + bucket,
 		// Stored with each row, so short; unique among writers open at one time.
 		batchID: rand.Text()[:8],
 	}, nil
@@ -157,7 +154,7 @@ func (r refusal) Unwrap() error { return r.error }
 
 func isRefusal(err error) bool {
 	var r refusal
-	return errors.As(err, &r) && !errors.Is(err, ErrFull)
+	return errors.As(err, &r) && !errors.Is(err, ErrFull) && !errors.Is(err, ErrNoLeader)
 }
 
 // putBatch writes all rows or none and returns the last one's revision.
@@ -274,36 +271,15 @@ func (t *Table) Get(ctx context.Context, key string) (value []byte, revision uin
 }
 
 func (t *Table) get(ctx context.Context, key string) ([]byte, uint64, error) {
-	ctx, cancel := t.bus.within(ctx)
-	defer cancel()
 	// Not the library's get: on such a bucket it asks any replica.
-	req := []byte(`{"last_by_subj":"` + t.prefix + key + `"}`)
-	m, err := t.bus.bulk.nc.RequestWithContext(ctx, t.getReq, req)
-	if err != nil {
-		return nil, 0, cause(err)
-	}
-	var answer struct {
-		Error   *apiError `json:"error"`
-		Message struct {
-			Seq  uint64 `json:"seq"`
-			Hdrs string `json:"hdrs"`
-			Data []byte `json:"data"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(m.Data, &answer); err != nil {
-		return nil, 0, err
-	}
-	if answer.Error != nil {
-		return nil, 0, refused(answer.Error)
-	}
-	header, err := base64.StdEncoding.DecodeString(answer.Message.Hdrs)
+	m, err := t.bus.leaderGet(ctx, "KV_"+t.bucket, []byte(`{"last_by_subj":"`+t.prefix+key+`"}`))
 	if err != nil {
 		return nil, 0, err
 	}
-	if h, err := nats.DecodeHeadersMsg(header); err == nil && isDeleteMark(h) {
-		return nil, answer.Message.Seq, ErrMissing
+	if h, err := nats.DecodeHeadersMsg(m.Header); err == nil && isDeleteMark(h) {
+		return nil, m.Seq, ErrMissing
 	}
-	return answer.Message.Data, answer.Message.Seq, nil
+	return m.Data, m.Seq, nil
 }
 
 // isDeleteMark tells a deleted row's mark from a row.
