@@ -41,9 +41,14 @@ func (a *applier) record(rec *Record) error {
 	case TypeEpoch:
 		a.epoch = rec.Epoch
 		return nil
+	case TypeAbort:
+		a.decided(rec, OrderDropped)
+		return nil
 	case TypeRotate:
 		a.rotate(rec.Epoch, a.round.At)
 		return nil
+	case TypeSell:
+		a.decided(rec, OrderSold)
 	case TypeReserve:
 		a.open(rec)
 	case TypeConfirm, TypeRelease, TypeExpire, TypeExtend:
@@ -92,11 +97,18 @@ func (ev *Event) applyTo(row *Row, t Type) {
 	}
 }
 
+// decided remembers an order that ended with its decision.
+func (a *applier) decided(rec *Record, state OrderState) {
+	if rec.Order != nil {
+		a.now.orders[keyID(rec.Order.ID)] = state
+	}
+}
+
 // open starts a reservation. Its lines share the items' own strings, so a million
 // reservations of one SKU hold its name once; its other strings are copies, for
 // the round's may be part of the whole round.
 func (a *applier) open(rec *Record) {
-	r := &reservation{protocol.Reservation{
+	r := &reservation{Reservation: protocol.Reservation{
 		ID: strings.Clone(rec.Reservation), State: protocol.Held, ExpiresAt: rec.ExpiresAt, User: strings.Clone(rec.User),
 		Lines: make([]protocol.Line, len(rec.Lines)),
 	}}
@@ -104,9 +116,28 @@ func (a *applier) open(rec *Record) {
 		key := a.items[a.ids[l.Item]].key
 		r.Lines[i] = protocol.Line{SKU: key.SKU, Location: key.Location, Quantity: l.Quantity}
 	}
-	a.live[r.ID] = r
-	a.due.push(expiry{r.ExpiresAt, r.ID})
+	if o := rec.Order; o != nil {
+		r.tie = newTie(o, a.round.At, r.Lines)
+		if !o.Part {
+			r.Lines = a.named(o.Lines)
+		}
+	}
+	a.hold(r)
 	a.report(r, rec)
+}
+
+// named copies lines of any shard, sharing the strings of this one's items.
+func (a *applier) named(lines []protocol.Line) []protocol.Line {
+	named := make([]protocol.Line, len(lines))
+	for i, l := range lines {
+		if id, ok := a.State.index[protocol.ItemKey{SKU: l.SKU, Location: l.Location}]; ok {
+			key := a.items[id].key
+			named[i] = protocol.Line{SKU: key.SKU, Location: key.Location, Quantity: l.Quantity}
+			continue
+		}
+		named[i] = protocol.Line{SKU: strings.Clone(l.SKU), Location: strings.Clone(l.Location), Quantity: l.Quantity}
+	}
+	return named
 }
 
 func (a *applier) change(rec *Record) error {
@@ -117,18 +148,15 @@ func (a *applier) change(rec *Record) error {
 		}
 		return fmt.Errorf("%s of %q, which is not held", rec.Type, rec.Reservation)
 	}
-	// Readers may hold the old value, so a changed reservation is a new one.
-	c := &reservation{r.Reservation}
-	if rec.Type == TypeExtend {
-		c.ExpiresAt = rec.ExpiresAt
-		a.live[c.ID] = c
-		a.due.push(expiry{c.ExpiresAt, c.ID})
-	} else {
-		c.State = endState[rec.Type]
-		delete(a.live, c.ID)
-		a.now.ended[c.ID] = c
+	if rec.Type != TypeExtend {
+		a.report(a.end(r, endState[rec.Type]), rec)
+		return nil
 	}
-	a.report(c, rec)
+	// Readers may hold the old value, so a changed reservation is a new one.
+	extended := *r
+	extended.ExpiresAt = rec.ExpiresAt
+	a.hold(&extended)
+	a.report(&extended, rec)
 	return nil
 }
 
@@ -136,7 +164,12 @@ var endState = map[Type]protocol.State{
 	TypeConfirm: protocol.Confirmed, TypeRelease: protocol.Released, TypeExpire: protocol.Expired,
 }
 
+// report tells watchers of a reservation. They see an order as what its home says:
+// its parts are not theirs.
 func (a *applier) report(r *reservation, rec *Record) {
+	if r.isPart() {
+		return
+	}
 	a.changes.Reservations = append(a.changes.Reservations, protocol.ReservationChange{Reservation: r.Reservation, By: rec.By})
 }
 

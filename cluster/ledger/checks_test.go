@@ -3,6 +3,8 @@ package ledger
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/stockmesh/stockmesh/protocol"
 )
@@ -15,6 +17,7 @@ type audit struct {
 	items        map[protocol.ItemKey]*auditItem
 	reservations map[string]*auditReservation
 	keys         map[string]uint64 // generation that remembers it
+	orders       map[string]*auditOrder
 	generation   uint64
 	at           protocol.Time
 }
@@ -29,12 +32,24 @@ type auditItem struct {
 type auditReservation struct {
 	expiresAt protocol.Time
 	ended     bool
+	order     *protocol.Order // whose part or decision it is, if any
+	state     OrderState
+	lines     []protocol.Line
+}
+
+// auditOrder is an order that was decided or given up here.
+type auditOrder struct {
+	state OrderState
+	key   string
+	own   []protocol.Line
+	order protocol.Order
 }
 
 func newAudit() *audit {
 	return &audit{
 		items:        make(map[protocol.ItemKey]*auditItem),
 		reservations: make(map[string]*auditReservation), keys: make(map[string]uint64),
+		orders: make(map[string]*auditOrder),
 	}
 }
 
@@ -47,7 +62,7 @@ func (a *audit) round(r *Round, seq uint64) error {
 	index := uint32(0)
 	for i := range r.Records {
 		rec := &r.Records[i]
-		if err := a.record(rec); err != nil {
+		if err := a.record(rec, r.Items); err != nil {
 			return fmt.Errorf("round %d, record %d (%s): %w", seq, i, rec.Type, err)
 		}
 		for j := range rec.Events {
@@ -61,15 +76,20 @@ func (a *audit) round(r *Round, seq uint64) error {
 	return nil
 }
 
-func (a *audit) record(rec *Record) error {
+func (a *audit) record(rec *Record, items []protocol.ItemKey) error {
 	if err := a.checkOneEffect(rec); err != nil {
+		return err
+	}
+	if err := a.checkDecidedOnce(rec); err != nil {
 		return err
 	}
 	switch rec.Type {
 	case TypeRotate:
 		a.generation = rec.Epoch
 	case TypeReserve:
-		a.reservations[rec.Reservation] = &auditReservation{expiresAt: rec.ExpiresAt}
+		a.reservations[rec.Reservation] = &auditReservation{
+			expiresAt: rec.ExpiresAt, order: rec.Order, state: OrderHeld, lines: linesOf(rec.Lines, items),
+		}
 	case TypeConfirm, TypeRelease, TypeExpire, TypeExtend:
 		if err := a.checkEndsOnce(rec); err != nil {
 			return err
@@ -81,8 +101,150 @@ func (a *audit) record(rec *Record) error {
 		if rec.Type == TypeExtend {
 			r.expiresAt = rec.ExpiresAt
 		} else {
-			r.ended = true
+			a.ended(r, rec.Type)
 		}
+	}
+	a.follow(rec, items)
+	return nil
+}
+
+func linesOf(refs []LineRef, items []protocol.ItemKey) (lines []protocol.Line) {
+	for _, l := range refs {
+		lines = append(lines, protocol.Line{SKU: items[l.Item].SKU, Location: items[l.Item].Location, Quantity: l.Quantity})
+	}
+	return lines
+}
+
+func (a *audit) ended(r *auditReservation, t Type) {
+	r.ended, r.state = true, orderStates[endState[t]]
+	if r.order != nil && !r.order.Part {
+		a.orders[r.order.ID].state = r.state
+	}
+}
+
+// follow takes note of an order that a record decides.
+func (a *audit) follow(rec *Record, items []protocol.ItemKey) {
+	if rec.Order == nil || rec.Order.Part {
+		return
+	}
+	o := &auditOrder{key: rec.Key, order: *rec.Order, state: OrderHeld, own: linesOf(rec.Lines, items)}
+	switch rec.Type {
+	case TypeAbort:
+		o.state = OrderDropped
+	case TypeSell:
+		o.state = OrderSold
+		for _, ev := range rec.Events {
+			o.own = append(o.own, protocol.Line{SKU: items[ev.Item].SKU, Location: items[ev.Item].Location, Quantity: -ev.OnHandDelta})
+		}
+	}
+	a.orders[rec.Order.ID] = o
+}
+
+// checkDecidedOnce is a half of I14: an order is decided or given up, not both, and
+// not twice.
+func (a *audit) checkDecidedOnce(rec *Record) error {
+	if rec.Order == nil || rec.Order.Part {
+		return nil
+	}
+	if o := a.orders[rec.Order.ID]; o != nil {
+		return fmt.Errorf("I14: order %q, which is %d, is decided again", rec.Order.ID, o.state)
+	}
+	return nil
+}
+
+// checkFollows is the other half: what ended a part is what its order's home had
+// said by then, and what the home decided on was held.
+func checkFollows(shards ...*audit) error {
+	for n, a := range shards {
+		for id, part := range a.reservations {
+			if part.order == nil || !part.order.Part || !part.ended {
+				continue
+			}
+			home := shards[part.order.Home].orders[part.order.ID]
+			if home == nil || home.state != part.state {
+				return fmt.Errorf("I14: part %q in shard %d ended as %d, its order is %+v", id, n, part.state, home)
+			}
+		}
+		for id, o := range a.orders {
+			if err := checkParts(o, shards); err != nil {
+				return fmt.Errorf("I14: order %q: %w", id, err)
+			}
+		}
+	}
+	return nil
+}
+
+// checkParts says that an order's parts and the home's own lines are the order.
+func checkParts(o *auditOrder, shards []*audit) error {
+	got := slices.Clone(o.own)
+	for _, id := range o.order.Parts {
+		n, ok := ReservationShard(id)
+		if !ok || n >= len(shards) || shards[n].reservations[id] == nil {
+			return fmt.Errorf("no part %q", id)
+		}
+		got = append(got, shards[n].reservations[id].lines...)
+	}
+	_, want := summed(o.order.Lines)
+	if _, sums := summed(got); !maps.Equal(sums, want) {
+		return fmt.Errorf("parts of %v, lines of %v", sums, want)
+	}
+	return nil
+}
+
+// checkAllOrNothing is I14 once all is quiet: no part waits, each ended as its order
+// did, and no more of any item was sold than the orders that were sold say.
+func checkAllOrNothing(shards ...*audit) error {
+	sold := make(map[protocol.ItemKey]int64)
+	for _, a := range shards {
+		for id, o := range a.orders {
+			if o.state == OrderHeld {
+				return fmt.Errorf("I14: order %q is still held", id)
+			}
+			for _, part := range o.order.Parts {
+				n, _ := ReservationShard(part)
+				if got := shards[n].reservations[part].state; got != o.state {
+					return fmt.Errorf("I14: part %q is %d, order %q is %d", part, got, id, o.state)
+				}
+			}
+			if o.state == OrderSold {
+				_, sums := summed(o.order.Lines)
+				for key, n := range sums {
+					sold[key] += n
+				}
+			}
+		}
+		for id, r := range a.reservations {
+			if !r.ended {
+				return fmt.Errorf("I14: %q still waits", id)
+			}
+		}
+	}
+	return checkSold(sold, shards)
+}
+
+// checkSold compares what orders took with what the log sold for orders.
+func checkSold(want map[protocol.ItemKey]int64, shards []*audit) error {
+	got := make(map[protocol.ItemKey]int64)
+	add := func(lines []protocol.Line) {
+		_, sums := summed(lines)
+		for key, n := range sums {
+			got[key] += n
+		}
+	}
+	for _, a := range shards {
+		for _, o := range a.orders {
+			if o.state == OrderSold {
+				add(o.own)
+			}
+		}
+		for _, r := range a.reservations {
+			if r.order != nil && r.order.Part && r.state == OrderSold {
+				add(r.lines)
+			}
+		}
+	}
+	if !maps.Equal(got, want) {
+		return fmt.Errorf("I14: orders were sold %v, the log sold %v", want, got)
 	}
 	return nil
 }
@@ -107,9 +269,13 @@ func (a *audit) checkEndsOnce(rec *Record) error {
 	return nil
 }
 
-// checkNeverEarly is I9: nothing expires before its time, extending included.
+// checkNeverEarly is I9: nothing expires before its time, extending included, and
+// a part never.
 func (a *audit) checkNeverEarly(rec *Record) error {
 	r := a.reservations[rec.Reservation]
+	if part := r.order != nil && r.order.Part; part && (rec.Type == TypeExpire || rec.Type == TypeExtend) {
+		return fmt.Errorf("I9: %s of part %q", rec.Type, rec.Reservation)
+	}
 	if rec.Type == TypeExpire && a.at < r.expiresAt {
 		return fmt.Errorf("I9: reservation %q of %d expired at %d", rec.Reservation, r.expiresAt, a.at)
 	}

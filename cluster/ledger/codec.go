@@ -196,9 +196,13 @@ func (w *writer) reservation(v *protocol.Reservation) {
 	w.string(string(v.State))
 	w.int(int64(v.ExpiresAt))
 	w.string(v.User)
-	w.uint(uint64(len(v.Lines)))
-	for i := range v.Lines {
-		l := &v.Lines[i]
+	w.lines(v.Lines)
+}
+
+func (w *writer) lines(lines []protocol.Line) {
+	w.uint(uint64(len(lines)))
+	for i := range lines {
+		l := &lines[i]
 		w.string(l.SKU)
 		w.string(l.Location)
 		w.int(l.Quantity)
@@ -206,14 +210,32 @@ func (w *writer) reservation(v *protocol.Reservation) {
 }
 
 func (r *reader) reservation() protocol.Reservation {
-	v := protocol.Reservation{
-		ID: r.string(), State: protocol.State(r.string()), ExpiresAt: protocol.Time(r.int()), User: r.string(),
+	return protocol.Reservation{
+		ID: r.string(), State: protocol.State(r.string()), ExpiresAt: protocol.Time(r.int()), User: r.string(), Lines: r.lines(),
 	}
-	v.Lines = make([]protocol.Line, r.count(lineBytesMin))
-	for i := range v.Lines {
-		v.Lines[i] = protocol.Line{SKU: r.string(), Location: r.string(), Quantity: r.int()}
+}
+
+func (r *reader) lines() []protocol.Line {
+	lines := make([]protocol.Line, r.count(lineBytesMin))
+	for i := range lines {
+		lines[i] = protocol.Line{SKU: r.string(), Location: r.string(), Quantity: r.int()}
 	}
-	return v
+	return lines
+}
+
+func (w *writer) strings(list []string) {
+	w.uint(uint64(len(list)))
+	for _, s := range list {
+		w.string(s)
+	}
+}
+
+func (r *reader) strings() []string {
+	list := make([]string, r.count(1))
+	for i := range list {
+		list[i] = r.string()
+	}
+	return list
 }
 
 func decodeOutcome(b []byte) (protocol.Result, error) {

@@ -11,6 +11,10 @@ func (d *Draft) Decide(call *protocol.Call) {
 	c := &call.Command
 	// A call of a dropped round comes here again with its old answer.
 	call.Result, call.Err, call.Replayed = protocol.Result{}, nil, false
+	if c.Op == protocol.OpSettle || c.Op == protocol.OpResolve {
+		call.Result, call.Err = d.follow(c)
+		return
+	}
 	d.scratch = append(d.scratch[:0], c.Key...)
 	id := hashKey(d.scratch)
 	var print uint64
@@ -165,7 +169,19 @@ func (d *Draft) enough(items []uint32) *protocol.Error {
 
 func (d *Draft) sell(c *protocol.Command, rec Record) (protocol.Result, *protocol.Error) {
 	rec.Type = TypeSell
-	return d.take(c, rec)
+	if c.Order == nil {
+		return d.take(c, rec)
+	}
+	order, err := d.orderOf(c)
+	if err != nil {
+		return protocol.Result{}, err
+	}
+	rec.Order = order
+	res, err := d.take(c, rec)
+	if err == nil {
+		d.orders[order.ID] = OrderSold
+	}
+	return res, err
 }
 
 // take sells or holds each summed item, or none.
@@ -191,20 +207,38 @@ func (d *Draft) take(c *protocol.Command, rec Record) (protocol.Result, *protoco
 }
 
 func (d *Draft) reserve(c *protocol.Command, rec Record) (protocol.Result, *protocol.Error) {
-	rec.Type, rec.User = TypeReserve, c.User
+	order, err := d.orderOf(c)
+	if err != nil {
+		return protocol.Result{}, err
+	}
+	rec.Type, rec.User, rec.Order = TypeReserve, c.User, order
 	rec.Reservation = d.newReservationID()
-	rec.ExpiresAt = d.round.At + protocol.Time(*c.TTLMS)
+	if order == nil || !order.Part {
+		rec.ExpiresAt = d.round.At + protocol.Time(*c.TTLMS)
+	}
 	if _, err := d.take(c, rec); err != nil {
 		return protocol.Result{}, err
 	}
 	d.round.Records[len(d.round.Records)-1].Lines = d.lineRefs(c.Lines)
 	// The command's lines go back to its sender; the ledger keeps its own.
-	r := &reservation{protocol.Reservation{
+	r := &reservation{Reservation: protocol.Reservation{
 		ID: rec.Reservation, State: protocol.Held, ExpiresAt: rec.ExpiresAt, User: c.User,
 		Lines: append([]protocol.Line(nil), c.Lines...),
 	}}
+	if order != nil {
+		d.tie(r, order)
+	}
 	d.reservations[r.ID] = r
 	return reservationResult(r), nil
+}
+
+// tie makes a pending reservation an order's.
+func (d *Draft) tie(r *reservation, o *protocol.Order) {
+	r.tie = newTie(o, d.round.At, r.Lines)
+	if !o.Part {
+		r.Lines = o.Lines
+		d.orders[o.ID] = OrderHeld
+	}
 }
 
 func (d *Draft) lineRefs(lines []protocol.Line) []LineRef {
@@ -224,7 +258,7 @@ func reservationResult(r *reservation) protocol.Result {
 // held returns a reservation that has not ended.
 func (d *Draft) held(id string) (*reservation, *protocol.Error) {
 	r := d.reservation(id)
-	if r == nil {
+	if r == nil || r.isPart() {
 		return nil, protocol.NewError(protocol.CodeNotFound, "no reservation %q", id)
 	}
 	if r.State != protocol.Held {
@@ -259,7 +293,7 @@ func (d *Draft) extend(c *protocol.Command, rec Record) (protocol.Result, *proto
 	extended.ExpiresAt = max(r.ExpiresAt, d.round.At+protocol.Time(*c.TTLMS))
 	d.reservations[r.ID] = &extended
 	rec.Type, rec.Reservation, rec.ExpiresAt = TypeExtend, r.ID, extended.ExpiresAt
-	items := d.sum(r.Lines)
+	items := d.sum(r.own())
 	rec.Events = d.eventsOf(len(items))
 	for n, i := range items {
 		row := d.entries[i].row

@@ -4,6 +4,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"slices"
+	"strings"
 
 	"github.com/stockmesh/stockmesh/protocol"
 )
@@ -18,6 +19,7 @@ type Draft struct {
 	index   map[protocol.ItemKey]uint32
 
 	reservations map[string]*reservation
+	orders       map[string]OrderState
 	keys         map[keyHash]int // index of the record that holds the outcome
 	movements    uint32
 	bytes        int // of the records before measured and items before named, see Size
@@ -44,7 +46,7 @@ type entry struct {
 func NewDraft(s *State) *Draft {
 	return &Draft{
 		state: s, index: make(map[protocol.ItemKey]uint32),
-		reservations: make(map[string]*reservation), keys: make(map[keyHash]int),
+		reservations: make(map[string]*reservation), orders: make(map[string]OrderState), keys: make(map[keyHash]int),
 	}
 }
 
@@ -60,6 +62,7 @@ func (d *Draft) Reset(now protocol.Time, nonce uint64) {
 	d.bytes, d.measured, d.named = 0, 0, 0
 	clear(d.index)
 	clear(d.reservations)
+	clear(d.orders)
 	clear(d.keys)
 }
 
@@ -176,7 +179,7 @@ func (d *Draft) changed(i uint32, row *Row) []Event {
 // end finishes a reservation: what it held is given back, or sold.
 func (d *Draft) end(r *reservation, t Type, rec Record) {
 	rec.Type, rec.Reservation = t, r.ID
-	items := d.sum(r.Lines)
+	items := d.sum(r.own())
 	rec.Events = d.eventsOf(len(items))
 	for n, i := range items {
 		row, held := d.entries[i].row, d.entries[i].need
@@ -189,6 +192,9 @@ func (d *Draft) end(r *reservation, t Type, rec Record) {
 	ended := *r
 	ended.State = endState[t]
 	d.reservations[r.ID] = &ended
+	if r.decides() {
+		d.orders[r.tie.order] = orderStates[ended.State]
+	}
 	d.round.Records = append(d.round.Records, rec)
 }
 
@@ -216,4 +222,21 @@ func (d *Draft) newReservationID() string {
 	binary.BigEndian.PutUint64(b[:], uint64(d.round.At)<<16|uint64(d.state.shard)&0xffff)
 	binary.BigEndian.PutUint64(b[8:], (d.state.seq+1)<<24|uint64(len(d.round.Records))&0xffffff)
 	return d.state.region + "." + crockford.EncodeToString(b[:])
+}
+
+// shardsMax is how many shards a reservation's id can tell apart.
+const shardsMax = 1 << 16
+
+// ReservationShard returns the shard that made a reservation's id, false if no shard
+// did.
+func ReservationShard(id string) (shard int, ok bool) {
+	_, name, _ := strings.Cut(id, ".")
+	var b [16]byte
+	if len(name) != crockford.EncodedLen(len(b)) {
+		return 0, false
+	}
+	if n, err := crockford.Decode(b[:], []byte(name)); err != nil || n != len(b) {
+		return 0, false
+	}
+	return int(binary.BigEndian.Uint16(b[6:])), true
 }

@@ -32,7 +32,30 @@ func seedDesk(t testing.TB) *desk {
 	k.decide(`{"op":"sell","lines":[{"sku":"A","quantity":1}]}`)
 	k.commit()
 	k.do(`{"op":"reserve","lines":[{"sku":"A","quantity":1}]}`)
+	seedOrders(k)
 	return k
+}
+
+// seedOrders leaves orders over several shards of every kind and in every state.
+func seedOrders(k *desk) {
+	k.do(adjustA10)
+	var ids []string
+	for _, id := range []string{"o1", "o2"} {
+		part := protocol.Command{Op: protocol.OpReserve, Key: id + "/0", User: "u", Lines: []protocol.Line{lineOf("A", 1)}}
+		part.Order = &protocol.Order{ID: id, Home: 1, Part: true}
+		decision := orderOf(protocol.OpReserve, id, id+" home", lineOf("A", 1), lineOf("B", 3))
+		decision.Order.Parts = []string{"eu.other", "eu.third"}
+		k.open()
+		for _, c := range []protocol.Command{part, decision} {
+			ids = append(ids, k.command(c).Result.Reservation.ID)
+		}
+		k.commit()
+	}
+	k.open().Settle(ids[0], true)
+	k.decide(`{"op":"confirm","reservation":"` + ids[1] + `"}`)
+	k.command(orderOf(protocol.OpSell, "o3", "o3 home", lineOf("A", 1), lineOf("B", 3)))
+	k.command(protocol.Command{Op: protocol.OpResolve, Order: &protocol.Order{ID: "o4"}})
+	k.commit()
 }
 
 // growthMax is how many bytes of memory a byte of input may ask for: a record
@@ -95,11 +118,23 @@ func useAll(s *State, r *Round) {
 		for i := range r.Records {
 			s.Outcome(r.Records[i].Key)
 			s.Reservation(r.Records[i].Reservation)
+			if o := r.Records[i].Order; o != nil {
+				s.Order(o.ID)
+			}
 		}
+	}
+	for id := range s.live {
+		s.PartsOf(id)
 	}
 	d := NewDraft(s)
 	d.Reset(s.At(), 0)
 	d.Expire(3)
+	for _, p := range s.Parts(nil, 3) {
+		d.Settle(p.ID, true)
+	}
+	for order := range s.orders {
+		d.Resolve(order)
+	}
 	s.NextExpiry()
 	s.Scan(&protocol.Query{Limit: 10})
 }
@@ -199,7 +234,7 @@ func TestDecodeDamaged(t *testing.T) {
 func TestRoundRoundTrip(t *testing.T) {
 	all := &Round{At: 5, Nonce: 1 << 63, Items: []protocol.ItemKey{{SKU: "红色-XL", Location: "main"}, {SKU: "*", Location: "."}}}
 	outcome := appendOutcome(nil, &protocol.Result{Kind: protocol.KindItem, Items: []protocol.Item{{SKU: "s", Version: "eu:1", Low: true}}})
-	for typ := TypeAdjust; typ <= TypeRotate; typ++ {
+	for typ := TypeAdjust; typ <= TypeAbort; typ++ {
 		rec := Record{Type: typ, Epoch: 9, Node: "n"}
 		if typ < TypeEpoch {
 			rec = Record{
@@ -209,6 +244,10 @@ func TestRoundRoundTrip(t *testing.T) {
 			}
 		}
 		switch typ {
+		case TypeReserve:
+			rec.Order = &protocol.Order{ID: "o", Home: shardsMax - 1, Part: true, Lines: []protocol.Line{}, Parts: []string{}}
+		case TypeSell, TypeAbort:
+			rec.Order = &protocol.Order{ID: "o", Lines: []protocol.Line{lineOf("红色-XL", 4), lineOf("far", protocol.QuantityMax)}, Parts: []string{"eu.1", "eu.2"}}
 		case TypeConfigure:
 			rec.Events[0].Safety, rec.Events[0].Backorder, rec.Events[0].Low = 1, 2, -1
 		case TypeGrant, TypeAccept:

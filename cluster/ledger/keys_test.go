@@ -140,6 +140,11 @@ func TestSize(t *testing.T) {
 			k.decide(`{"op":"adjust","sku":"` + sku + `","delta":9007199254740991}`)
 			k.decide(`{"op":"move","sku":"` + sku + `","from":"main","to":"` + sku + `","quantity":1}`)
 			k.decide(`{"op":"reserve","lines":[{"sku":"` + sku + `","quantity":1}]}`)
+			long := strings.Repeat("x", length)
+			c := orderOf(protocol.OpSell, "k"+sku, sku, lineOf(sku, 1), lineOf(long, protocol.QuantityMax), lineOf(long, 1))
+			c.Order.Parts = []string{long, long}
+			k.command(c)
+			k.command(protocol.Command{Op: protocol.OpResolve, Order: &protocol.Order{ID: "lost" + sku}})
 		}
 		if got, size := k.draft.Size(), len(k.draft.Round().AppendTo(nil)); got < size || got > 2*size {
 			t.Fatalf("names of %d bytes: %d bytes estimated as %d", length, size, got)

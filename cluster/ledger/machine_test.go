@@ -300,7 +300,7 @@ func checkChanges(c protocol.Changes, r *Round) error {
 		for j := range r.Records[i].Events {
 			items[r.Records[i].Events[j].Item] = true
 		}
-		if r.Records[i].Reservation != "" {
+		if rec := &r.Records[i]; rec.Reservation != "" && (rec.Order == nil || !rec.Order.Part) {
 			reservations++
 		}
 	}

@@ -32,6 +32,17 @@ func TestChecksFail(t *testing.T) {
 		{"an event that lies", "I13", lyingEvent},
 		{"a broken chain", "history", brokenChain},
 		{"a movement of another item", "history", strangeMovement},
+		{"a part that expires", "I9", partExpired},
+		{"a part settled twice", "I8", settledTwice},
+		{"given up without a tombstone", "I14", noTombstone},
+		{"decided after it was given up", "I14", decidedAfterAbort},
+		{"a decision forgotten", "I14", decisionForgotten},
+		{"dropped without the home's word", "I14", droppedUnasked},
+		{"dropped though it was sold", "I14", droppedThoughSold},
+		{"a part left open", "I14", partLeftOpen},
+		{"a line lost on the way", "I14", lineLost},
+		{"a part that was loaded as a reservation", "I13", partLoadedLoose},
+		{"a tombstone lost in the log", "I13", tombstoneLost},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k := newDesk(t)
@@ -238,4 +249,122 @@ func brokenChain(k *desk) error {
 func strangeMovement(k *desk) error {
 	k.state.items[0].row.Last = k.state.items[1].row.Last
 	return checkHistory(k.state, k.log)
+}
+
+// auditBoth audits the logs of an order's home and of the shard of its part.
+func auditBoth(home, other *desk, quiet bool) error {
+	var audits []*audit
+	for _, k := range []*desk{home, other} {
+		a := newAudit()
+		for i, b := range k.log {
+			r, err := Decode(b)
+			must(k.t, err)
+			if err := a.round(r, uint64(i+1)); err != nil {
+				return err
+			}
+		}
+		audits = append(audits, a)
+	}
+	if quiet {
+		return checkAllOrNothing(audits...)
+	}
+	return checkFollows(audits...)
+}
+
+func partExpired(k *desk) error {
+	_, other := homed(k.t)
+	r := other.state.live[other.part("o")]
+	other.now = 1 << 50
+	other.open().end(r, TypeExpire, Record{})
+	return other.auditDraft()
+}
+
+func settledTwice(k *desk) error {
+	_, other := homed(k.t)
+	r := other.state.live[other.part("o")]
+	d := other.open()
+	d.end(r, TypeConfirm, Record{})
+	d.end(r, TypeConfirm, Record{})
+	return other.auditDraft()
+}
+
+// noTombstone answers dropped and writes nothing: the decision comes later.
+func noTombstone(k *desk) error {
+	home, other := homed(k.t)
+	part := other.part("o")
+	other.open().Settle(part, false)
+	other.commit()
+	home.decideOrder(protocol.OpSell, "k", "o", part)
+	return auditBoth(home, other, false)
+}
+
+func decidedAfterAbort(k *desk) error {
+	home, _ := homed(k.t)
+	home.open().Resolve("o")
+	home.commit()
+	delete(home.state.now.orders, keyID("o"))
+	home.open()
+	home.command(orderOf(protocol.OpSell, "k", "o", lineOf("A", 4), lineOf("B", 3)))
+	return home.auditDraft()
+}
+
+func decisionForgotten(k *desk) error {
+	home, other := homed(k.t)
+	home.decideOrder(protocol.OpSell, "k", "o", other.part("o"))
+	home.state.now.orders = make(map[keyHash]OrderState)
+	home.open().Resolve("o")
+	return home.auditDraft()
+}
+
+func droppedUnasked(k *desk) error {
+	home, other := homed(k.t)
+	part := other.part("o")
+	home.decideOrder(protocol.OpReserve, "k", "o", part)
+	other.open().Settle(part, false)
+	other.commit()
+	return auditBoth(home, other, false)
+}
+
+func droppedThoughSold(k *desk) error {
+	home, other := homed(k.t)
+	part := other.part("o")
+	home.decideOrder(protocol.OpSell, "k", "o", part)
+	other.open().Settle(part, false)
+	other.commit()
+	return auditBoth(home, other, true)
+}
+
+func partLeftOpen(k *desk) error {
+	home, other := homed(k.t)
+	home.decideOrder(protocol.OpSell, "k", "o", other.part("o"))
+	must(k.t, auditBoth(home, other, false))
+	return auditBoth(home, other, true)
+}
+
+func lineLost(k *desk) error {
+	home, other := homed(k.t)
+	other.part("o")
+	home.decideOrder(protocol.OpSell, "k", "o") // names no part
+	return auditBoth(home, other, false)
+}
+
+func partLoadedLoose(k *desk) error {
+	_, other := homed(k.t)
+	id := other.part("o")
+	s, err := Load(bytes.NewReader(snapshotOf(k.t, other.state)))
+	must(k.t, err)
+	must(k.t, checkParity(other.state, s))
+	s.live[id].tie = nil
+	return checkReplay(other.state, s, other.log, apply)
+}
+
+func tombstoneLost(k *desk) error {
+	k.open().Resolve("o")
+	k.commit()
+	return checkReplay(k.state, NewState("eu", 0), k.log, func(s *State, r *Round, seq uint64) error {
+		for i := range r.Records {
+			r.Records[i].Order = nil
+		}
+		return apply(s, r, seq)
+	})
 }

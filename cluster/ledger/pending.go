@@ -24,10 +24,24 @@ func (d *Draft) Size() int {
 		rec := &d.round.Records[d.measured]
 		d.bytes += 32 + len(rec.Key) + len(rec.Reason) + len(rec.Reference) + len(rec.Subject) +
 			len(rec.Reservation) + len(rec.User) + len(rec.Outcome) +
-			len(rec.Events)*eventBytes + len(rec.Lines)*lineBytes
+			len(rec.Events)*eventBytes + len(rec.Lines)*lineBytes + orderBytes(rec.Order)
 	}
 	for ; d.named < len(d.round.Items); d.named++ {
 		d.bytes += 4 + len(d.round.Items[d.named].SKU) + len(d.round.Items[d.named].Location)
 	}
 	return d.bytes
+}
+
+func orderBytes(o *protocol.Order) int {
+	if o == nil {
+		return 0
+	}
+	n := 16 + len(o.ID)
+	for i := range o.Lines {
+		n += 12 + len(o.Lines[i].SKU) + len(o.Lines[i].Location)
+	}
+	for _, id := range o.Parts {
+		n += 2 + len(id)
+	}
+	return n
 }

@@ -9,7 +9,7 @@ import (
 // Type is what a record did. The values stand in the log and never change.
 type Type uint8
 
-// The types of records. All but the last two change items, each change is a
+// The types of records. All but the last three change items, each change is a
 // movement.
 const (
 	TypeAdjust    Type = 1
@@ -26,11 +26,12 @@ const (
 	TypeAccept    Type = 12 // rights taken from a region
 	TypeEpoch     Type = 13 // a node became the shard's owner
 	TypeRotate    Type = 14 // keys and ended reservations of the window before last are forgotten
+	TypeAbort     Type = 15 // an order over several shards was given up before it was decided
 )
 
 var typeNames = [...]string{
 	"", "adjust", "count", "reserve", "confirm", "release", "expire", "extend", "sell", "move",
-	"configure", "grant", "accept", "epoch", "rotate",
+	"configure", "grant", "accept", "epoch", "rotate", "abort",
 }
 
 // String returns the movement type of protocol.Movement.
@@ -65,7 +66,8 @@ type Record struct {
 	Epoch       uint64        // TypeEpoch: of the owner; TypeRotate: generation
 	Node        string        // TypeEpoch
 	Events      []Event
-	Outcome     []byte // the answer, for replays; with a Key only
+	Outcome     []byte          // the answer, for replays; with a Key only
+	Order       *protocol.Order // TypeReserve, TypeSell: whose part or decision it is, if any; TypeAbort
 
 	// By is the session that asked, for the node that decided; it is not stored.
 	By uint64
@@ -108,6 +110,7 @@ const (
 	hasLines
 	hasEpoch
 	hasEvents
+	hasOrder
 )
 
 // AppendTo appends the round's stored form, described in DESIGN.md.
@@ -141,6 +144,7 @@ func (rec *Record) flags() byte {
 	set(hasLines, len(rec.Lines) > 0)
 	set(hasEpoch, rec.Epoch != 0)
 	set(hasEvents, len(rec.Events) > 0)
+	set(hasOrder, rec.Order != nil)
 	return f
 }
 
@@ -180,6 +184,21 @@ func (w *writer) record(rec *Record) {
 			w.event(&rec.Events[i], rec.Type)
 		}
 	}
+	if f&hasOrder != 0 {
+		w.order(rec.Order)
+	}
+}
+
+func (w *writer) order(o *protocol.Order) {
+	w.string(o.ID)
+	w.uint(uint64(o.Home))
+	w.bool(o.Part)
+	w.lines(o.Lines)
+	w.strings(o.Parts)
+}
+
+func (r *reader) order() *protocol.Order {
+	return &protocol.Order{ID: r.string(), Home: int(r.index(shardsMax)), Part: r.bool(), Lines: r.lines(), Parts: r.strings()}
 }
 
 func (w *writer) event(ev *Event, t Type) {
@@ -228,7 +247,7 @@ func Decode(b []byte) (*Round, error) {
 
 func (r *reader) record(rec *Record, items int) {
 	rec.Type = Type(r.byte())
-	if rec.Type < TypeAdjust || rec.Type > TypeRotate {
+	if rec.Type < TypeAdjust || rec.Type > TypeAbort {
 		r.fail("unknown record type")
 	}
 	f := r.byte()
@@ -258,6 +277,9 @@ func (r *reader) record(rec *Record, items int) {
 		for i := range rec.Events {
 			r.event(&rec.Events[i], rec.Type, items)
 		}
+	}
+	if f&hasOrder != 0 {
+		rec.Order = r.order()
 	}
 	if f == 0 || f != rec.flags() {
 		r.fail("flags without their fields")

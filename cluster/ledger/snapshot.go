@@ -30,6 +30,7 @@ const (
 	tagLive  = 'l'
 	tagEnded = 'e'
 	tagKey   = 'k'
+	tagOrder = 'o'
 	tagEnd   = 'z'
 )
 
@@ -90,7 +91,7 @@ func (s *State) entries(put func(write func(*writer)) bool) {
 	// Live reservations come before ended ones: one that ends in between is
 	// written twice rather than not at all.
 	for _, r := range s.live {
-		if !put(func(w *writer) { w.byte(tagLive); w.reservation(&r.Reservation) }) {
+		if !put(func(w *writer) { w.byte(tagLive); w.tied(r) }) {
 			return
 		}
 	}
@@ -99,7 +100,7 @@ func (s *State) entries(put func(write func(*writer)) bool) {
 
 func (g *generation) entries(n byte, put func(write func(*writer)) bool) bool {
 	for _, r := range g.ended {
-		if !put(func(w *writer) { w.byte(tagEnded); w.byte(n); w.reservation(&r.Reservation) }) {
+		if !put(func(w *writer) { w.byte(tagEnded); w.byte(n); w.tied(r) }) {
 			return false
 		}
 	}
@@ -109,7 +110,43 @@ func (g *generation) entries(n byte, put func(write func(*writer)) bool) bool {
 			return false
 		}
 	}
+	for id, state := range g.orders {
+		if !put(func(w *writer) { w.endedOrder(n, &id, state) }) {
+			return false
+		}
+	}
 	return true
+}
+
+func (w *writer) endedOrder(generation byte, id *keyHash, state OrderState) {
+	w.byte(tagOrder)
+	w.byte(generation)
+	w.b = append(w.b, id[:]...)
+	w.byte(byte(state))
+}
+
+// tied is a reservation with what ties it to an order, if it is one's.
+func (w *writer) tied(r *reservation) {
+	w.reservation(&r.Reservation)
+	if t := r.tie; t != nil {
+		w.string(t.order)
+		w.uint(uint64(t.home))
+		w.bool(t.part)
+		w.int(int64(t.since))
+		w.lines(t.own)
+		w.strings(t.parts)
+	}
+}
+
+func (r *reader) tied() *reservation {
+	v := &reservation{Reservation: r.reservation()}
+	if len(r.b) > 0 {
+		v.tie = &tie{
+			order: r.string(), home: int(r.index(shardsMax)), part: r.bool(), since: protocol.Time(r.int()),
+			own: r.lines(), parts: r.strings(),
+		}
+	}
+	return v
 }
 
 func (w *writer) key(generation byte, id *keyHash, print uint64, outcome []byte) {
@@ -265,15 +302,15 @@ func (s *State) loadEntry(b []byte) (done bool, err error) {
 			s.items[s.add(it.key)].row = it.row
 		}
 	case tagLive:
-		v := &reservation{r.reservation()}
-		s.live[v.ID] = v
-		s.due.push(expiry{v.ExpiresAt, v.ID})
+		s.hold(r.tied())
 	case tagEnded:
 		g := s.loadGeneration(&r)
-		v := &reservation{r.reservation()}
+		v := r.tied()
 		g.ended[v.ID] = v
 	case tagKey:
 		s.loadKey(&r)
+	case tagOrder:
+		s.loadOrder(&r)
 	case tagEnd:
 		s.settled = r.uint()
 		return true, r.end()
@@ -295,15 +332,27 @@ func (s *State) loadGeneration(r *reader) *generation {
 }
 
 func (s *State) loadKey(r *reader) {
-	g := s.loadGeneration(r)
-	if len(r.b) < len(keyHash{}) {
-		r.fail("ends early")
-		return
-	}
-	id := keyHash(r.b[:len(keyHash{})])
-	r.b = r.b[len(keyHash{}):]
+	g, id := s.loadGeneration(r), r.hash()
 	print, outcome := r.fixed(), r.outcome()
 	if r.err == nil {
 		g.keys.put(id, print, outcome)
 	}
+}
+
+func (s *State) loadOrder(r *reader) {
+	g, id, state := s.loadGeneration(r), r.hash(), OrderState(r.byte())
+	if state != OrderSold && state != OrderDropped {
+		r.fail("an ended order that did not end")
+		return
+	}
+	g.orders[id] = state
+}
+
+func (r *reader) hash() (id keyHash) {
+	if len(r.b) < len(id) {
+		r.fail("ends early")
+		return id
+	}
+	r.b = r.b[copy(id[:], r.b):]
+	return id
 }

@@ -51,6 +51,7 @@ func TestSnapshotErrors(t *testing.T) {
 		{"an entry too large at first", "\xff\xff\xff\xff\x0f", "malformed"},
 		{"an unknown entry", string(good[:1+good[0]]) + "\x01?", "unknown entry"},
 		{"an unknown generation", string(good[:1+good[0]]) + "\x02e\x02", "unknown generation"},
+		{"an order that did not end", string(good[:1+good[0]]) + "\x13o\x00sixteen bytes...\x01", "did not end"},
 	} {
 		_, err := Load(strings.NewReader(tt.in))
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
@@ -80,6 +81,14 @@ func TestDigest(t *testing.T) {
 		"ended":      func(s *State) { clear(s.now.ended) },
 		"keys":       func(s *State) { clear(s.past.keys.index) },
 		"windows":    func(s *State) { s.now, s.past = s.past, s.now },
+		"orders":     func(s *State) { clear(s.now.orders) },
+		"an order":   func(s *State) { s.now.orders[keyID("o4")] = OrderSold },
+		"a part":     func(s *State) { s.live[s.Parts(nil, 1)[0].ID].tie = nil },
+		"its age":    func(s *State) { s.live[s.Parts(nil, 1)[0].ID].tie.since++ },
+		"its home":   func(s *State) { s.live[s.Parts(nil, 1)[0].ID].tie.home++ },
+		"its order":  func(s *State) { s.live[s.Parts(nil, 1)[0].ID].tie.order += "x" },
+		"own lines":  func(s *State) { s.live[s.orders["o2 home"]].tie.own[0].Quantity++ },
+		"parts":      func(s *State) { s.live[s.orders["o2 home"]].tie.parts[0] = "" },
 	} {
 		s := seedDesk(t).state
 		change(s)
@@ -120,13 +129,14 @@ func TestApplyRefuses(t *testing.T) {
 // TestStateKeepsNoRound: names that last must not keep whole rounds in memory,
 // nor change with a buffer that is used again.
 func TestStateKeepsNoRound(t *testing.T) {
-	k := held(t)
+	k := seedDesk(t)
 	s := NewState("eu", 0)
 	for i, b := range k.log {
 		r, err := Decode(b)
 		must(t, err)
 		must(t, apply(s, r, uint64(i+1)))
 		clear(b)
+		clear(r.Records)
 	}
 	if s.Digest() != k.state.Digest() {
 		t.Fatal("the state changed with the buffer it was read from")

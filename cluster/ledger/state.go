@@ -18,11 +18,13 @@ type State struct {
 	index map[protocol.ItemKey]protocol.ItemID
 	order *btree.BTreeG[ranked] // by name
 
-	live  map[string]*reservation
-	due   expiries // of live, possibly with outdated entries
-	now   generation
-	past  generation
-	epoch uint64
+	live   map[string]*reservation
+	due    expiries            // of live, possibly with outdated entries
+	orders map[string]string   // of live: orders decided here, to their reservations
+	parts  *btree.BTreeG[Part] // of live
+	now    generation
+	past   generation
+	epoch  uint64
 
 	generation uint64        // counts rotations
 	rotatedAt  protocol.Time // when now began
@@ -45,18 +47,20 @@ type ranked struct {
 // reservation is a reservation as the ledger keeps it.
 type reservation struct {
 	protocol.Reservation
+	tie *tie // nil for all but those of orders over several shards
 }
 
-// generation is what is forgotten together: keys and ended reservations of one
-// window. There are always two, so a key lives between one window and two, and
-// forgetting costs nothing.
+// generation is what is forgotten together: keys, ended reservations and ended
+// orders of one window. There are always two, so a key lives between one window and
+// two, and forgetting costs nothing.
 type generation struct {
-	keys  keyTable
-	ended map[string]*reservation
+	keys   keyTable
+	ended  map[string]*reservation
+	orders map[keyHash]OrderState // by the hash of the id
 }
 
 func newGeneration() generation {
-	return generation{keys: newKeyTable(), ended: make(map[string]*reservation)}
+	return generation{keys: newKeyTable(), ended: make(map[string]*reservation), orders: make(map[keyHash]OrderState)}
 }
 
 // NewState returns the state before the first round.
@@ -64,9 +68,10 @@ func NewState(region string, shard int) *State {
 	s := &State{
 		region: region, shard: shard,
 		index: make(map[protocol.ItemKey]protocol.ItemID),
-		live:  make(map[string]*reservation),
-		now:   newGeneration(), past: newGeneration(),
+		live:  make(map[string]*reservation), orders: make(map[string]string),
+		now: newGeneration(), past: newGeneration(),
 	}
+	s.parts = btree.NewBTreeGOptions(Part.before, btree.Options{NoLocks: true})
 	s.order = btree.NewBTreeGOptions(func(a, b ranked) bool { return a.key.Compare(b.key) < 0 }, btree.Options{NoLocks: true})
 	return s
 }
@@ -89,13 +94,18 @@ func (s *State) RotatedAt() protocol.Time { return s.rotatedAt }
 // Epoch counts the take-overs of the shard.
 func (s *State) Epoch() uint64 { return s.epoch }
 
-// Sizes returns the number of items, live reservations and remembered keys.
+// Sizes returns the number of items, live reservations and remembered keys. A part
+// is counted in its order's home.
 func (s *State) Sizes() (items, reservations, keys int) {
-	return len(s.items), len(s.live), s.now.keys.len() + s.past.keys.len()
+	return len(s.items), len(s.live) - s.parts.Len(), s.now.keys.len() + s.past.keys.len()
 }
 
-// KeyBytes returns the memory that remembered outcomes take, in bytes.
-func (s *State) KeyBytes() int64 { return s.now.keys.bytes() + s.past.keys.bytes() }
+// KeyBytes returns the memory that remembered outcomes take, of keys and of orders,
+// in bytes.
+func (s *State) KeyBytes() int64 {
+	const orderBytes = 40 // estimated
+	return s.now.keys.bytes() + s.past.keys.bytes() + int64(len(s.now.orders)+len(s.past.orders))*orderBytes
+}
 
 // ID returns the item's short name, false if it does not exist.
 func (s *State) ID(key protocol.ItemKey) (protocol.ItemID, bool) {
@@ -125,9 +135,9 @@ func (s *State) ItemAt(key protocol.ItemKey) protocol.Item {
 }
 
 // Reservation returns a live reservation, or an ended one that is still
-// remembered.
+// remembered. A part is none.
 func (s *State) Reservation(id string) (protocol.Reservation, bool) {
-	if r := s.reservation(id); r != nil {
+	if r := s.reservation(id); r != nil && !r.isPart() {
 		return r.Reservation, true
 	}
 	return protocol.Reservation{}, false
