@@ -2,10 +2,7 @@ package cluster
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -13,12 +10,8 @@ import (
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
-// Names of what a node keeps in its engine; other programs read the bucket.
-const (
-	logName       = "0"
-	stockBucket   = "stock"
-	archiveBucket = "snapshots"
-)
+// stockBucket holds the rows; other programs read it.
+const stockBucket = "stock"
 
 // Cluster is a running node of a region. All methods may be called from several
 // goroutines.
@@ -27,129 +20,61 @@ type Cluster struct {
 	logger  *slog.Logger
 	dir     *dataDir
 	bus     *bus.Bus
-	log     *bus.Log
-	replica *replica
-	owner   *owner
-	flusher *flusher
-	snaps   *snapshotter
-	history *historian
+	region  *region // nil where the node is alone
+	shards  []*shard
+	table   *bus.Table // the stock bucket
+	orders  ordersUnderWay
+	restore *backup // that a new region begins with
 	metrics *metrics
 
+	readOnly atomic.Pointer[string] // why; nil: it takes writes
 	draining atomic.Bool
 	stop     context.CancelFunc // ends the goroutines below
 	ctx      context.Context
-	behind   sync.WaitGroup // flusher, snapshotter, history walks
-	ownerWG  sync.WaitGroup
-	lost     atomic.Pointer[error] // why the owner ended
+	running  sync.WaitGroup        // shards, desks, reports
+	walks    sync.WaitGroup        // history walks
+	lost     atomic.Pointer[error] // why a shard ended
 	walksMu  sync.Mutex
 	closing  bool // no more walks
 	once     sync.Once
 	closeErr error
 }
 
-// Open starts the node on its data directory and returns when it decides. On an
-// error nothing is left running.
-func Open(ctx context.Context, config Config) (*Cluster, error) {
-	config = config.withDefaults()
-	if err := config.Validate(); err != nil {
-		return nil, err
-	}
-	dir, err := openDir(config.Dir, identity{Mode: modeStandalone, Region: config.Region, Node: config.Node, Shards: config.Shards})
-	if err != nil {
-		return nil, err
-	}
-	c := &Cluster{config: config, logger: config.Logger, dir: dir}
-	c.ctx, c.stop = context.WithCancel(context.Background())
-	if err := c.open(ctx); err != nil {
-		c.stop()
-		if c.bus != nil {
-			err = errors.Join(err, c.bus.Close())
+func (c *Cluster) ownersKnown() bool {
+	for _, s := range c.shards {
+		if _, alive := s.desk.ownerKnown(); !alive {
+			return false
 		}
-		return nil, errors.Join(err, dir.close())
 	}
-	c.start()
-	return c, nil
+	return true
 }
 
-func (c *Cluster) open(ctx context.Context) (err error) {
-	limit, err := storeLimit(c.dir.path)
-	if err != nil {
-		return err
-	}
-	c.bus, err = bus.Open(ctx, bus.Config{
-		Dir: filepath.Join(c.dir.path, "nats"), Name: c.config.Node,
-		StoreBytesMax: limit, Logger: c.logger.With("part", "bus"),
-	})
-	if err != nil {
-		return fmt.Errorf("start the engine: %w", err)
-	}
-	// Only a directory that never was complete may lack a stream.
-	create := !c.dir.Complete
-	if c.log, err = c.bus.Log(ctx, logName, create); err != nil {
-		return c.damaged("log", err)
-	}
-	table, err := c.bus.Table(ctx, stockBucket, create)
-	if err != nil {
-		return c.damaged("bucket "+stockBucket, err)
-	}
-	archive, err := c.bus.Archive(ctx, archiveBucket, create)
-	if err != nil {
-		return c.damaged("bucket "+archiveBucket, err)
-	}
-	if err := archive.Sweep(ctx); err != nil {
-		return fmt.Errorf("snapshots: %w", err)
-	}
-	state, err := recoverState(ctx, &c.config, c.log, archive)
-	if err != nil {
-		return err
-	}
-	c.metrics = newMetrics(c.config.Registerer)
-	c.replica = newReplica(state)
-	c.flusher = newFlusher(table, c.replica, &c.config, c.metrics)
-	if err := c.flusher.recover(ctx, c.dir.Incarnation); err != nil {
-		return err
-	}
-	c.snaps = newSnapshotter(&c.config, archive, c.log, c.replica, c.metrics)
-	if c.history, err = newHistorian(c.log, c.replica); err != nil {
-		return err
-	}
-	c.owner = newOwner(&c.config, c.log, c.replica, c.metrics)
-	c.owner.onRound, c.owner.read = c.committed, c.read
-	if err := c.owner.takeOver(ctx); err != nil {
-		return err
-	}
-	c.gauges(c.config.Registerer)
-	return c.dir.complete()
-}
-
-func (c *Cluster) damaged(what string, err error) error {
-	if errors.Is(err, bus.ErrMissing) {
-		return fmt.Errorf("the %s is missing from data directory %s, which once held it: restore it from a backup; nothing was changed", what, c.dir.path)
-	}
-	return fmt.Errorf("open the %s: %w", what, err)
-}
-
-// committed passes a round's changes on to what runs behind the log.
-func (c *Cluster) committed(changes *protocol.Changes, bytes int) {
-	c.flusher.add(changes.Items, changes.Cursor[0].N)
-	c.snaps.add(bytes)
-}
-
-func (c *Cluster) start() {
-	c.behind.Go(func() { c.flusher.run(c.ctx) })
-	c.behind.Go(func() { c.snaps.run(c.ctx) })
-	c.ownerWG.Go(func() {
-		if err := c.owner.run(c.ctx); err != nil {
-			c.lost.Store(&err)
-			c.logger.Error("this node decides no more", "error", err)
+// owns lists the shards that this node decides for.
+func (c *Cluster) owns() []int {
+	list := []int{}
+	for _, s := range c.shards {
+		if owner, _ := s.desk.ownerKnown(); owner == c.config.Node {
+			list = append(list, s.n)
 		}
-	})
+	}
+	return list
 }
 
 // Submit hands calls over and never blocks: each call's Done is called exactly
 // once, from any goroutine, perhaps before Submit returns. Calls must have passed
 // Check. It takes every op except auth, subscribe, unsubscribe and ping.
 func (c *Cluster) Submit(calls []*protocol.Call) {
+	due := c.due()
+	for _, call := range calls {
+		call.Due = due
+	}
+	if why := c.readOnly.Load(); why != nil {
+		calls = refuseWrites(calls, *why)
+	}
+	if len(c.shards) > 1 {
+		c.route(calls)
+		return
+	}
 	queued := calls
 	for i, call := range calls {
 		if toOwner(call) && c.home(call) == nil {
@@ -169,7 +94,7 @@ func (c *Cluster) Submit(calls []*protocol.Call) {
 		break
 	}
 	if len(queued) > 0 {
-		c.owner.queue.put(queued...)
+		c.shards[0].desk.put(queued...)
 	}
 }
 
@@ -195,7 +120,11 @@ func (c *Cluster) home(call *protocol.Call) *protocol.Error {
 func (c *Cluster) read(call *protocol.Call) {
 	switch call.Command.Op {
 	case protocol.OpGet:
-		c.replica.answerGet(call)
+		if targets := c.shardsOf(&call.Command); len(targets) > 1 {
+			c.getMany(call, targets)
+		} else {
+			targets[0].replica.answerGet(call)
+		}
 	case protocol.OpReservation:
 		c.readReservation(call)
 	case protocol.OpHistory:
@@ -207,9 +136,10 @@ func (c *Cluster) read(call *protocol.Call) {
 
 func (c *Cluster) readReservation(call *protocol.Call) {
 	id := call.Command.Reservation
-	c.replica.mu.RLock()
-	r, ok := c.replica.state.Reservation(id)
-	c.replica.mu.RUnlock()
+	replica := c.shardsOf(&call.Command)[0].replica
+	replica.mu.RLock()
+	r, ok := replica.state.Reservation(id)
+	replica.mu.RUnlock()
 	if !ok {
 		call.Fail(protocol.NewError(protocol.CodeNotFound, "no reservation %q", id))
 		return
@@ -222,7 +152,7 @@ func (c *Cluster) walk(call *protocol.Call) {
 	c.walksMu.Lock()
 	closing := c.closing
 	if !closing {
-		c.behind.Add(1)
+		c.walks.Add(1)
 	}
 	c.walksMu.Unlock()
 	if closing {
@@ -230,41 +160,88 @@ func (c *Cluster) walk(call *protocol.Call) {
 		return
 	}
 	go func() {
-		defer c.behind.Done()
-		c.history.answer(c.ctx, call)
+		defer c.walks.Done()
+		c.shardOf(call.Command.SKU).history.answer(c.ctx, call)
 	}()
 }
 
 // Scan returns existing items in order and whether others follow.
 func (c *Cluster) Scan(q *protocol.Query) (items []protocol.Item, more bool) {
-	return c.replica.scan(q)
+	if len(c.shards) > 1 {
+		return c.scanAll(q)
+	}
+	s := c.shards[0]
+	return s.replica.scan(s.query(q))
 }
 
 // Items appends the present state of items to dst.
 func (c *Cluster) Items(dst []protocol.Item, ids []protocol.ItemID) []protocol.Item {
-	return c.replica.items(dst, ids)
+	if len(c.shards) == 1 {
+		return c.shards[0].replica.items(dst, ids)
+	}
+	for _, id := range ids {
+		s, local := c.local(id)
+		dst = s.replica.items(dst, []protocol.ItemID{local})
+	}
+	return dst
 }
 
 // Watch calls fn after each commit, in order, before the commands of that round
 // are answered. Fn must not block; changes may be kept but not changed.
-func (c *Cluster) Watch(fn func(*protocol.Changes)) (stop func()) { return c.replica.watch(fn) }
+func (c *Cluster) Watch(fn func(*protocol.Changes)) (stop func()) {
+	if len(c.shards) > 1 {
+		return c.watchAll(fn)
+	}
+	return c.shards[0].replica.watch(fn)
+}
 
-// Cursor returns what the node's state holds: everything up to here.
-func (c *Cluster) Cursor() protocol.Vector { return c.replica.cursor() }
+// Cursor returns what the node's state holds: everything up to here. A region of
+// several shards has a component for each.
+func (c *Cluster) Cursor() (v protocol.Vector) {
+	for _, s := range c.shards {
+		if n := s.replica.seq(); n > 0 {
+			v = v.With(component(c.config.Region, s.n), n)
+		}
+	}
+	return v
+}
 
-// State says how far the node is: serving, draining or no_quorum.
+// behindMax is how many rounds a node may be behind and still count as serving: some
+// tenths of a second at full speed.
+const behindMax = 256
+
+// State says how far the node is: serving, catching_up, draining or no_quorum.
 func (c *Cluster) State() string {
 	switch {
-	case c.lost.Load() != nil:
-		return "no_quorum"
 	case c.draining.Load():
 		return "draining"
+	case c.lost.Load() != nil || !c.ownersKnown():
+		return "no_quorum"
+	}
+	for _, s := range c.shards {
+		if s.lag() > behindMax {
+			return "catching_up"
+		}
 	}
 	return "serving"
 }
 
-// Drain says that the node is about to stop; it goes on deciding.
-func (c *Cluster) Drain() { c.draining.Store(true) }
+// Announce tells the other nodes where clients reach this one, and from now on how
+// many there are.
+func (c *Cluster) Announce(endpoint string, connections func() int) {
+	if c.region != nil {
+		c.region.endpoint.Store(&endpoint)
+		c.region.connections.Store(&connections)
+	}
+}
+
+// Elsewhere lists the public endpoints of the region's other nodes that serve.
+func (c *Cluster) Elsewhere() []string {
+	if c.region == nil {
+		return []string{}
+	}
+	return c.region.endpoints()
+}
 
 // Health returns what is wrong with the node, nothing if it can serve.
 func (c *Cluster) Health() []error {
@@ -278,49 +255,27 @@ func (c *Cluster) Health() []error {
 		add(*lost)
 	}
 	add(c.bus.Err())
-	add(c.owner.outage.health())
-	add(c.flusher.outage.health())
+	if c.region != nil {
+		add(c.region.gossip.Conflict())
+	}
+	for _, s := range c.shards {
+		problems = append(problems, s.problems()...)
+	}
 	add(diskProblem(c.dir.path))
 	return problems
 }
 
-// Mesh describes the regions and nodes that this node knows of. Endpoint and
-// connections are the server's to fill in.
+// Mesh describes the regions and nodes that this node knows of. Of a node alone,
+// endpoint and connections are the server's to fill in.
 func (c *Cluster) Mesh() protocol.Mesh {
+	nodes := []protocol.MeshNode{{Name: c.config.Node, State: c.State(), OwnerOf: c.owns()}}
+	if c.region != nil {
+		nodes = c.region.nodes()
+	}
 	return protocol.Mesh{
 		Region: c.config.Region, Node: c.config.Node,
 		Regions: []protocol.MeshRegion{{
-			Name: c.config.Region, State: "serving", HeardAt: protocol.TimeOf(c.config.Clock()),
-			Nodes: []protocol.MeshNode{{Name: c.config.Node, State: c.State(), OwnerOf: []int{0}}},
+			Name: c.config.Region, State: "serving", HeardAt: protocol.TimeOf(c.config.Clock()), Nodes: nodes,
 		}},
 	}
-}
-
-// Close answers what is waiting, writes what is dirty and stops. Calls submitted
-// afterwards are refused. When the context ends first, dirty rows stay unwritten (the
-// log has them), and a round whose fate is still unknown is answered as such.
-func (c *Cluster) Close(ctx context.Context) error {
-	c.once.Do(func() { c.closeErr = c.close(ctx) })
-	return c.closeErr
-}
-
-// close goes against the direction of data: first no more commands, then no more
-// changes, then no more writers, then the engine.
-func (c *Cluster) close(ctx context.Context) error {
-	c.draining.Store(true)
-	// An owner that can't find out what became of its last round must not hold the
-	// node for ever.
-	defer context.AfterFunc(ctx, c.stop)()
-	c.owner.queue.close()
-	c.ownerWG.Wait()
-	c.walksMu.Lock()
-	c.closing = true
-	c.walksMu.Unlock()
-	c.stop()
-	c.behind.Wait()
-	c.replica.dismissWaiters()
-	if err := c.flusher.drain(ctx); err != nil {
-		c.logger.Warn("rows are left unwritten until the next start; the log has them", "error", err)
-	}
-	return errors.Join(c.bus.Close(), c.dir.close())
 }

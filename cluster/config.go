@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stockmesh/stockmesh/cluster/bus"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -15,7 +17,15 @@ type Config struct {
 	Dir    string // everything the node keeps; created when missing
 	Region string // [a-z0-9-]{1,32}
 	Node   string // [a-z0-9-]{1,32}
-	Shards int    // logs of the region; only 1 so far
+	Shards int    // logs of the region
+
+	// Members is how the nodes of a region find each other. Nil: the node is alone.
+	Members *Members
+
+	// Patience is how long a command may wait for an owner or for its commit before
+	// it is answered as unavailable. Zero means 2.8 s: longer than a node takes to
+	// follow one that died.
+	Patience time.Duration
 
 	// KeyWindow is how long a key's outcome is remembered at least; it is
 	// forgotten within twice that.
@@ -39,10 +49,43 @@ type Config struct {
 	SnapshotRounds uint64
 	SnapshotBytes  uint64
 
+	// OnPhase is told how far Open is: starting, no_quorum, catching_up. It may be nil.
+	OnPhase func(phase string)
+
 	Clock      func() time.Time // nil means time.Now
 	Logger     *slog.Logger     // nil drops the lines
 	Registerer prometheus.Registerer
+
+	begin     time.Time              // of elapsed
+	successor func(shard int) string // whom a leaving owner hands a shard to, "" anybody
 }
+
+// ShardsMax bounds the logs of a region: each costs every node a stream and a
+// replica, and only their owners' number of cores makes more of them faster.
+const ShardsMax = 64
+
+// Members says how a node joins its region.
+type Members struct {
+	Expect           int      // nodes of the region: 1, 3 or 5; also the copies of each log
+	Gossip           string   // ADDR of the membership protocol
+	AdvertiseGossip  string   // told to the others; "" from Gossip
+	Join             []string // gossip addresses, any one is enough
+	GossipKey        string   // keyring file, "" plain
+	Cluster          string   // ADDR of the routes
+	AdvertiseCluster string   // told to the others; "" from Cluster
+	TLS              *tls.Config
+	Endpoint         string // public URL told to the others' clients
+	Raft             Timers
+}
+
+// Timers are those of the logs' elections; zero values mean defaults.
+type Timers = bus.Timers
+
+// clustered reports whether other nodes may decide.
+func (c *Config) clustered() bool { return c.Members != nil }
+
+// elapsed is the node's own clock for waiting, in ns; it never goes back.
+func (c *Config) elapsed() int64 { return int64(time.Since(c.begin)) }
 
 func (c Config) withDefaults() Config {
 	def := func(d *time.Duration, v time.Duration) {
@@ -51,6 +94,8 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	def(&c.FlushInterval, 50*time.Millisecond)
+	def(&c.Patience, 2800*time.Millisecond)
+	c.begin = time.Now()
 	if c.Shards == 0 {
 		c.Shards = 1
 	}
@@ -63,6 +108,10 @@ func (c Config) withDefaults() Config {
 	if c.SnapshotBytes == 0 {
 		c.SnapshotBytes = 256 << 20
 	}
+	if c.OnPhase == nil {
+		c.OnPhase = func(string) {}
+	}
+	c.successor = func(int) string { return "" }
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -85,8 +134,11 @@ func (c Config) Validate() error {
 			return fmt.Errorf("%s %q: %s", name, v, err.Message)
 		}
 	}
-	if c.Shards < 0 || c.Shards > 1 {
-		return fmt.Errorf("%d shards: this version keeps one log a region", c.Shards)
+	if c.Shards < 0 || c.Shards > ShardsMax {
+		return fmt.Errorf("%d shards: a region has 1 to %d", c.Shards, ShardsMax)
+	}
+	if m := c.Members; m != nil && m.Expect != 1 && m.Expect != 3 && m.Expect != 5 {
+		return fmt.Errorf("%d nodes expected: a region has 1, 3 or 5", m.Expect)
 	}
 	if c.KeyWindow < time.Second {
 		return fmt.Errorf("key window %v is below 1s", c.KeyWindow)

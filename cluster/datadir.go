@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"crypto/rand"
 
@@ -19,12 +20,19 @@ import (
 // is opened as what it was made for, or not at all.
 type identity struct {
 	Format      int    `json:"format"`
-	Mode        string `json:"mode"` // "standalone"
+	Mode        string `json:"mode"` // standalone or clustered
 	Region      string `json:"region"`
 	Node        string `json:"node"`
 	Shards      int    `json:"shards"`
 	Incarnation string `json:"incarnation"` // random: tells this bucket from one re-created later
 	Complete    bool   `json:"complete"`    // streams exist; from now on a missing one is damage
+
+	// Joined: the engine ran on it as one of a region, which knows the node's name.
+	Joined bool `json:"joined,omitempty"`
+
+	// Routes are those of the other nodes when they were last seen: the engine of a
+	// node that starts before it has heard of anybody needs one.
+	Routes []string `json:"routes,omitempty"`
 }
 
 const (
@@ -32,6 +40,7 @@ const (
 	identityFile   = "stockmesh.json"
 	lockFile       = "stockmesh.lock"
 	modeStandalone = "standalone"
+	modeClustered  = "clustered"
 )
 
 // dataDir is a directory held by this process alone.
@@ -86,7 +95,8 @@ func (d *dataDir) check(want identity) error {
 	case have.Format != dirFormat:
 		return mismatch("format", have.Format, dirFormat, "use the version of stockmesh that wrote it")
 	case have.Mode != want.Mode:
-		return mismatch("mode", have.Mode, want.Mode, elsewhere)
+		// The engine would delete the streams of such a directory as orphans.
+		return mismatch("mode", have.Mode, want.Mode, "start it as it was, or take its data along with `stockctl backup` and `stockctl restore`")
 	case have.Region != want.Region:
 		return mismatch("region", have.Region, want.Region, elsewhere)
 	case have.Node != want.Node:
@@ -104,7 +114,7 @@ func (d *dataDir) create(want identity) error {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() != lockFile && e.Name() != "lost+found" {
+		if e.Name() != lockFile && e.Name() != restoreFile && e.Name() != "lost+found" {
 			return fmt.Errorf("data directory %s holds %q but no %s: it is not stockmesh's, or was damaged; give an empty directory", d.path, e.Name(), identityFile)
 		}
 	}
@@ -117,12 +127,30 @@ func (d *dataDir) create(want identity) error {
 	return d.save()
 }
 
-// complete records that every stream exists.
-func (d *dataDir) complete() error {
+// complete records that every stream of this incarnation exists.
+func (d *dataDir) complete(incarnation string) error {
 	if d.Complete {
 		return nil
 	}
-	d.Complete = true
+	d.Complete, d.Incarnation = true, incarnation
+	return d.save()
+}
+
+// join records that the engine is about to run as one of a region.
+func (d *dataDir) join() error {
+	if d.Joined {
+		return nil
+	}
+	d.Joined = true
+	return d.save()
+}
+
+// remember records the routes of the other nodes.
+func (d *dataDir) remember(routes []string) error {
+	if len(routes) == 0 || slices.Equal(routes, d.Routes) {
+		return nil
+	}
+	d.Routes = routes
 	return d.save()
 }
 

@@ -90,65 +90,64 @@ func (f *flusher) pending() int {
 	return len(f.queue)
 }
 
-// recover reads the watermark and notes every row that changed after it. A
-// watermark beyond the log's end means that committed rounds are gone.
-func (f *flusher) recover(ctx context.Context, incarnation string) error {
-	s := f.replica.state
-	value, rev, err := f.table.Get(ctx, watermarkKey(s.Shard()))
-	switch {
-	case errors.Is(err, bus.ErrMissing):
-	case err != nil:
-		return fmt.Errorf("read watermark: %w", err)
-	default:
-		var w watermark
-		if err := protocol.UnmarshalJSON(value, &w); err != nil {
-			return fmt.Errorf("watermark row: %w", err)
-		}
-		if w.Seq > s.Seq() {
-			return fmt.Errorf("the log ends at round %d, but rows up to round %d were committed: rounds are missing, restore the data directory from a backup", s.Seq(), w.Seq)
-		}
-		f.marked = w.Seq
-		f.revisions[watermarkKey(s.Shard())] = rev
-	}
-	if err := f.checkIncarnation(ctx, incarnation); err != nil {
-		return err
-	}
-	ids, _ := s.Scan(&protocol.Query{Since: protocol.Vector{{Region: s.Region(), N: f.marked}}, Limit: 1 << 31})
-	f.recovered, _, _ = s.Sizes()
-	f.add(ids, f.marked+1)
-	f.add(nil, s.Seq())
-	return nil
-}
-
-// checkIncarnation ties the bucket to the data directory, so that a peer region
-// can tell a re-created bucket from the one it mirrored.
-func (f *flusher) checkIncarnation(ctx context.Context, incarnation string) error {
-	value, rev, err := f.table.Get(ctx, incarnationKey)
-	if err == nil && string(value) == incarnation {
-		return nil
-	}
-	if err == nil {
-		return fmt.Errorf("the stock bucket belongs to incarnation %s, the data directory to %s", value, incarnation)
-	}
-	if !errors.Is(err, bus.ErrMissing) {
-		return fmt.Errorf("read incarnation: %w", err)
-	}
-	res, err := f.table.Put(ctx, []bus.Row{{Key: incarnationKey, Value: []byte(incarnation), Revision: rev}})
-	if err == nil {
-		err = res[0].Err
+// readWatermark returns the shard's watermark, zero where there is none yet, and its
+// row's revision.
+func readWatermark(ctx context.Context, t *bus.Table, shard int) (w watermark, rev uint64, err error) {
+	value, rev, err := t.Get(ctx, watermarkKey(shard))
+	if errors.Is(err, bus.ErrMissing) {
+		return watermark{}, rev, nil
 	}
 	if err != nil {
-		return fmt.Errorf("write incarnation: %w", err)
+		return w, 0, fmt.Errorf("read watermark: %w", err)
 	}
+	if err := protocol.UnmarshalJSON(value, &w); err != nil {
+		return w, 0, fmt.Errorf("watermark row: %w", err)
+	}
+	return w, rev, nil
+}
+
+// recover notes every row that changed after the watermark, before those that changed
+// since the term began.
+func (f *flusher) recover(ctx context.Context) error {
+	shard := f.replica.state.Shard()
+	w, rev, err := readWatermark(ctx, f.table, shard)
+	if err != nil {
+		return err
+	}
+	f.marked = w.Seq
+	f.revisions[watermarkKey(shard)] = rev
+	ids, known, seq := f.replica.changedSince(w.Seq)
+	rows := make([]dirtyRow, len(ids))
+	for i, id := range ids {
+		rows[i] = dirtyRow{id, w.Seq + 1}
+	}
+	f.recovered = known
+	f.putBack(rows)
+	f.add(nil, seq)
 	return nil
 }
 
-// flushPause is how many times the length of a flush its pause is: a commit beside a
-// flush waits for the disk, so rows are written a tenth of the time at most.
-const flushPause = 9
+// A flush is followed by a pause of so many times its length: a commit beside a flush
+// waits for the disk, so rows are written a tenth of the time at most. One that was slow
+// because a leader changed is no reason to let the rows grow old.
+const (
+	flushPause    = 9
+	flushPauseMax = time.Second
+)
 
 // run flushes until ctx ends.
 func (f *flusher) run(ctx context.Context) {
+	err := inTime(ctx, func() error { return f.recover(ctx) })
+	for err != nil {
+		if ctx.Err() == nil {
+			f.outage.note(err)
+		}
+		if pause(ctx, time.Second) != nil {
+			return
+		}
+		err = f.recover(ctx)
+	}
+	f.outage.note(nil)
 	for {
 		select {
 		case <-f.wake:
@@ -160,7 +159,7 @@ func (f *flusher) run(ctx context.Context) {
 			// A flush under way is finished: what became of one that was cut
 			// short would have to be looked up.
 			f.outage.note(f.flush(context.WithoutCancel(ctx)))
-			if pause(ctx, max(f.interval, flushPause*time.Since(start))) != nil {
+			if pause(ctx, max(f.interval, min(flushPauseMax, flushPause*time.Since(start)))) != nil {
 				return
 			}
 		}
@@ -255,8 +254,12 @@ func (f *flusher) write(ctx context.Context, rows []dirtyRow) (failed []dirtyRow
 			f.metrics.flushedRows.Inc()
 			continue
 		case errors.Is(res.Err, bus.ErrConflict), errors.Is(res.Err, bus.ErrUnknown):
-			if e := f.lookUp(ctx, puts[i].Key); e != nil {
+			current, e := f.lookUp(ctx, puts[i].Key, version(puts[i].Value))
+			if e != nil {
 				err = e
+			}
+			if current {
+				continue
 			}
 		default:
 			err = fmt.Errorf("write row %s: %w", puts[i].Key, res.Err)
@@ -266,14 +269,25 @@ func (f *flusher) write(ctx context.Context, rows []dirtyRow) (failed []dirtyRow
 	return failed, err
 }
 
-// lookUp learns a row's revision from the bucket, as after a restart.
-func (f *flusher) lookUp(ctx context.Context, key string) error {
-	_, rev, err := f.table.Get(ctx, key)
+// lookUp learns a row's revision from the bucket, as after a restart. It reports whether
+// the row stands there as new as we have it, or newer: an owner that was followed by
+// another must not put an old row over a new one.
+func (f *flusher) lookUp(ctx context.Context, key string, have uint64) (current bool, err error) {
+	value, rev, err := f.table.Get(ctx, key)
 	if err != nil && !errors.Is(err, bus.ErrMissing) {
-		return fmt.Errorf("read row %s: %w", key, err)
+		return false, fmt.Errorf("read row %s: %w", key, err)
 	}
 	f.revisions[key] = rev
-	return nil
+	return err == nil && version(value) >= have, nil
+}
+
+// version reads a stored row's version, 0 where there is none.
+func version(row []byte) uint64 {
+	var stored ledger.StoredRow
+	if protocol.UnmarshalJSON(row, &stored) != nil {
+		return 0
+	}
+	return stored.Version
 }
 
 // encode reads the rows' present values. Of rows that an earlier process wrote the
@@ -291,7 +305,7 @@ func (f *flusher) encode(ctx context.Context, rows []dirtyRow) ([]bus.Row, error
 	for i := range stored {
 		key := bus.EscapeKey(stored[i].SKU, stored[i].Location)
 		if _, known := f.revisions[key]; !known && int(rows[i].id) < f.recovered {
-			if err := f.lookUp(ctx, key); err != nil {
+			if _, err := f.lookUp(ctx, key, 0); err != nil {
 				return nil, err
 			}
 		}
@@ -314,7 +328,11 @@ func (f *flusher) mark(ctx context.Context) error {
 		err = results[0].Err
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("write watermark: %w", err), f.lookUp(ctx, key))
+		w, rev, e := readWatermark(ctx, f.table, s.Shard())
+		if e == nil {
+			f.revisions[key], f.marked = rev, max(f.marked, w.Seq)
+		}
+		return errors.Join(fmt.Errorf("write watermark: %w", err), e)
 	}
 	f.revisions[key] = results[0].Revision
 	f.marked = seq

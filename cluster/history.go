@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/stockmesh/stockmesh/cluster/bus"
@@ -14,10 +15,11 @@ import (
 // historian walks an item's movements back through the log: each names the place
 // of the one before it.
 type historian struct {
-	log     *bus.Log
-	replica *replica
-	slots   chan struct{} // bounds the walks under way
-	rounds  *lru.Cache[uint64, *ledger.Round]
+	log      *bus.Log
+	replica  *replica
+	patience time.Duration // with a log that has no leader
+	slots    chan struct{} // bounds the walks under way
+	rounds   *lru.Cache[uint64, *ledger.Round]
 }
 
 const (
@@ -29,12 +31,12 @@ const (
 	roundBytesKeep = 64 << 10
 )
 
-func newHistorian(l *bus.Log, r *replica) (*historian, error) {
+func newHistorian(c *Config, l *bus.Log, r *replica) (*historian, error) {
 	rounds, err := lru.New[uint64, *ledger.Round](roundsKept)
 	if err != nil {
 		return nil, fmt.Errorf("history: %w", err)
 	}
-	return &historian{log: l, replica: r, slots: make(chan struct{}, walksMax), rounds: rounds}, nil
+	return &historian{log: l, replica: r, patience: c.Patience, slots: make(chan struct{}, walksMax), rounds: rounds}, nil
 }
 
 // round reads and decodes a round, or finds it among those read lately.
@@ -42,7 +44,7 @@ func (h *historian) round(ctx context.Context, seq uint64) (*ledger.Round, error
 	if round, ok := h.rounds.Get(seq); ok {
 		return round, nil
 	}
-	data, err := h.log.Get(ctx, seq)
+	data, err := h.get(ctx, seq)
 	if err != nil {
 		return nil, fmt.Errorf("round %d: %w", seq, err)
 	}
@@ -54,6 +56,18 @@ func (h *historian) round(ctx context.Context, seq uint64) (*ledger.Round, error
 		h.rounds.Add(seq, round)
 	}
 	return round, nil
+}
+
+// get reads a round, and waits where the log's leader has just changed.
+func (h *historian) get(ctx context.Context, seq uint64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.patience)
+	defer cancel()
+	for {
+		data, err := h.log.Get(ctx, seq)
+		if !errors.Is(err, bus.ErrNoLeader) || pause(ctx, readPause) != nil {
+			return data, err
+		}
+	}
 }
 
 // answer runs on a goroutine of its own, which the caller waits for.

@@ -9,7 +9,6 @@ import (
 
 // metrics are the figures of one region's node, in base units.
 type metrics struct {
-	commands     map[commandLabels]prometheus.Counter
 	commandsVec  *prometheus.CounterVec
 	commit       prometheus.Histogram
 	roundSize    prometheus.Histogram
@@ -20,8 +19,10 @@ type metrics struct {
 	snapshots    prometheus.Counter
 }
 
-// commandLabels tell one counter from another; the owner keeps them at hand, a
-// look-up by label values costs more than deciding a sale.
+// commandCounters are the counters of commands that an owner keeps at hand: a look-up
+// by label values costs more than deciding a sale.
+type commandCounters map[commandLabels]prometheus.Counter
+
 type commandLabels struct {
 	op   protocol.Op
 	code protocol.Code
@@ -39,7 +40,6 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		return h
 	}
 	m := &metrics{
-		commands: make(map[commandLabels]prometheus.Counter),
 		commandsVec: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockmesh_commands_total", Help: "Writes decided, by op and by error code (ok where it took effect, replayed where its key had before).",
 		}, []string{"op", "code"}),
@@ -61,18 +61,18 @@ func (m *metrics) round(d time.Duration, commands, bytes int) {
 	m.roundBytes.Add(float64(bytes))
 }
 
-// command is called by the owner's goroutine alone.
-func (m *metrics) command(c *protocol.Call) {
+// count counts an answered command.
+func (cc commandCounters) count(m *metrics, c *protocol.Call) {
 	l := commandLabels{c.Command.Op, "ok"}
 	if c.Err != nil {
 		l.code = c.Err.Code
 	} else if c.Replayed {
 		l.code = "replayed"
 	}
-	counter, ok := m.commands[l]
+	counter, ok := cc[l]
 	if !ok {
 		counter = m.commandsVec.WithLabelValues(string(l.op), string(l.code))
-		m.commands[l] = counter
+		cc[l] = counter
 	}
 	counter.Inc()
 }
@@ -82,17 +82,33 @@ func (c *Cluster) gauges(r prometheus.Registerer) {
 	gauge := func(name, help string, read func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
 	}
-	sizes := func(pick func(items, reservations, keys int) int) func() float64 {
-		return func() float64 {
-			c.replica.mu.RLock()
-			defer c.replica.mu.RUnlock()
-			return float64(pick(c.replica.state.Sizes()))
+	sum := func(of func(*shard) float64) func() float64 {
+		return func() (total float64) {
+			for _, s := range c.shards {
+				total += of(s)
+			}
+			return total
 		}
+	}
+	sizes := func(pick func(items, reservations, keys int) int) func() float64 {
+		return sum(func(s *shard) float64 {
+			s.replica.mu.RLock()
+			defer s.replica.mu.RUnlock()
+			return float64(pick(s.replica.state.Sizes()))
+		})
 	}
 	gauge("stockmesh_items", "Items that exist.", sizes(func(n, _, _ int) int { return n }))
 	gauge("stockmesh_reservations", "Reservations that are held.", sizes(func(_, n, _ int) int { return n }))
 	gauge("stockmesh_keys", "Idempotency keys that are remembered.", sizes(func(_, _, n int) int { return n }))
-	gauge("stockmesh_queue_commands", "Commands that wait for the owner.", func() float64 { return float64(c.owner.queue.len()) })
-	gauge("stockmesh_dirty_rows", "Rows changed since they were last written to the stock bucket.", func() float64 { return float64(c.flusher.pending()) })
+	gauge("stockmesh_queue_commands", "Commands on this node that wait for an owner's answer.", sum(func(s *shard) float64 { return float64(s.desk.len()) }))
+	gauge("stockmesh_dirty_rows", "Rows changed since they were last written to the stock bucket.", sum(func(s *shard) float64 { return float64(s.pendingRows()) }))
 	gauge("stockmesh_store_bytes", "Bytes the engine's streams hold.", func() float64 { return float64(c.bus.Used()) })
+	gauge("stockmesh_owned_shards", "Shards that this node decides for.", func() float64 { return float64(len(c.owns())) })
+	gauge("stockmesh_behind_rounds", "Committed rounds that this node has heard of and not applied.", sum((*shard).lag))
+}
+
+// lag is how many rounds the replica is behind what the node has heard of.
+func (s *shard) lag() float64 {
+	have, head := s.desk.applied.Load(), s.desk.target()
+	return float64(max(have, head) - have)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/stockmesh/stockmesh/cluster/bus"
@@ -28,9 +29,11 @@ type journal interface {
 	Append(ctx context.Context, data []byte, last uint64) (seq uint64, err error)
 	Bounds(ctx context.Context) (first, last uint64, err error)
 	Get(ctx context.Context, seq uint64) ([]byte, error)
+	Leads() bool
 }
 
-// owner decides for a shard. Everything below queue belongs to run's goroutine.
+// owner decides for a shard. Everything below queue belongs to the goroutine that
+// calls takeOver and run.
 type owner struct {
 	config  *Config
 	log     journal
@@ -39,21 +42,25 @@ type owner struct {
 	metrics *metrics
 	logger  *slog.Logger
 
-	draft   *ledger.Draft
-	last    uint64 // log sequence of the last round known to be committed
-	nonce   uint64
-	buf     []byte
-	spare   []*protocol.Call
-	onRound func(changes *protocol.Changes, bytes int) // hands changed rows on
-	read    func(*protocol.Call)                       // answers a read
-	outage  outage                                     // of commits
+	draft    *ledger.Draft
+	last     uint64 // log sequence of the last round known to be committed
+	nonce    uint64
+	buf      []byte
+	spare    []*protocol.Call
+	current  []*protocol.Call // of the round being committed, unanswered
+	counters commandCounters
+
+	onRound  func(changes *protocol.Changes, round []byte) // hands a committed round on
+	read     func(*protocol.Call)                          // answers a read
+	outage   outage                                        // of commits
+	resigned atomic.Bool
 }
 
-func newOwner(c *Config, log journal, r *replica, m *metrics) *owner {
+func newOwner(c *Config, log journal, r *replica, q *queue, m *metrics) *owner {
 	return &owner{
 		config: c, log: log, replica: r, metrics: m, logger: c.Logger,
-		queue: newQueue(c.QueueMax), draft: ledger.NewDraft(r.state),
-		last: r.state.Seq(), nonce: rand.Uint64(),
+		counters: make(commandCounters),
+		queue:    q, draft: ledger.NewDraft(r.state), nonce: rand.Uint64(),
 		outage: outage{logger: c.Logger, began: "rounds can't be committed; their commands are refused", ended: "rounds are committed again"},
 	}
 }
@@ -65,9 +72,12 @@ func (o *owner) reset() {
 	o.draft.Reset(o.now(), o.nonce)
 }
 
-// takeOver writes the record that makes this node the shard's owner. Until it is
-// acknowledged nothing is decided.
+// takeOver writes the record that makes this node the shard's owner. The replica
+// must hold the log to its end; if somebody else wrote meanwhile the error is a
+// lostError. Until the record is acknowledged nothing is decided.
 func (o *owner) takeOver(ctx context.Context) error {
+	o.resigned.Store(false)
+	o.last, o.current = o.replica.state.Seq(), nil
 	o.reset()
 	o.draft.Becomes(o.config.Node)
 	if o.replica.state.RotatedAt() == 0 {
@@ -80,8 +90,16 @@ func (o *owner) takeOver(ctx context.Context) error {
 	return err
 }
 
-// run decides until the queue is closed and empty, or the log is lost.
-func (o *owner) run(ctx context.Context) error {
+// resign makes run end before its next round.
+func (o *owner) resign() {
+	o.resigned.Store(true)
+	o.queue.signal()
+}
+
+// run decides until the queue is closed and empty, the owner resigns, or the log is
+// lost. It returns the calls it took and neither decided nor answered, in order;
+// those it never took are still in the queue.
+func (o *owner) run(ctx context.Context) (left []*protocol.Call, err error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -90,17 +108,23 @@ func (o *owner) run(ctx context.Context) error {
 		case <-o.queue.wake:
 		case <-timer.C:
 		case <-ctx.Done():
-			return o.abandon(ctx.Err())
+			return nil, ctx.Err()
+		}
+		switch {
+		case !o.log.Leads():
+			return nil, &lostError{errNotLeader}
+		case o.resigned.Load():
+			return nil, nil
 		}
 		o.gather()
 		calls := o.queue.take(o.spare)
-		if err := o.rounds(ctx, calls); err != nil {
-			return o.abandon(err)
+		if left, err := o.rounds(ctx, calls); err != nil {
+			return left, err
 		}
 		clear(calls)
 		o.spare = calls
 		if o.queue.isClosed() && o.queue.len() == 0 {
-			return nil
+			return nil, nil
 		}
 	}
 }
@@ -121,19 +145,17 @@ func (o *owner) gather() {
 	}
 }
 
-// abandon answers what still waits; outcomes are not known once the log is lost.
-func (o *owner) abandon(err error) error {
-	o.queue.close()
-	for _, c := range o.queue.take(nil) {
-		c.Fail(protocol.RetryLater(protocol.CodeUnavailable, 1000, "the node stopped before this was decided"))
-	}
-	return err
-}
+// leadershipLook is how often an owner that has nothing to commit looks whether it
+// still leads.
+const leadershipLook = 50 * time.Millisecond
 
 // schedule sets the timer to the next expiry. Expiry is by this clock only: late
 // where the clock went back, never early.
 func (o *owner) schedule(timer *time.Timer) {
 	wait := time.Minute
+	if o.config.clustered() {
+		wait = leadershipLook
+	}
 	if at, ok := o.replica.state.NextExpiry(); ok {
 		wait = min(wait, max(0, at.Std().Sub(o.config.Clock())))
 	}
@@ -141,23 +163,22 @@ func (o *owner) schedule(timer *time.Timer) {
 }
 
 // rounds decides and commits the calls in as many rounds as their size asks for,
-// at least one, so that what is due is done.
-func (o *owner) rounds(ctx context.Context, calls []*protocol.Call) error {
+// at least one, so that what is due is done. With an error it returns the calls that
+// are unanswered.
+func (o *owner) rounds(ctx context.Context, calls []*protocol.Call) (left []*protocol.Call, err error) {
 	if len(calls) > 0 { // an idle node writes nothing
 		if err := o.rotate(ctx); err != nil {
-			o.refuseAll(calls, protocol.RetryLater(protocol.CodeUnavailable, 1000, "not decided: %v", err))
-			return err
+			return calls, err
 		}
 	}
 	for {
 		n, err := o.round(ctx, calls)
-		if err != nil {
-			o.refuseAll(calls[n:], protocol.RetryLater(protocol.CodeUnavailable, 1000, "not decided: %v", err))
-			return err
-		}
 		calls = calls[n:]
+		if err != nil {
+			return append(o.current, calls...), err
+		}
 		if len(calls) == 0 && !o.expiryDue() {
-			return nil
+			return nil, nil
 		}
 	}
 }
@@ -183,7 +204,7 @@ func (o *owner) rotate(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		o.onRound(changes, len(o.buf))
+		o.onRound(changes, o.buf)
 	}
 	return nil
 }
@@ -194,30 +215,57 @@ func (o *owner) expiryDue() bool {
 }
 
 // round decides one round of what is due and of some calls, commits it and
-// answers them. It returns how many calls it took.
+// answers them. It returns how many calls it took; with an error, which ends the
+// owner, those still unanswered are in current.
 func (o *owner) round(ctx context.Context, calls []*protocol.Call) (int, error) {
 	o.reset()
 	o.expire()
 	n := o.decide(calls)
-	calls = calls[:n]
-	if o.draft.Empty() {
-		o.answer(calls)
+	o.current = calls[:n:n]
+	if o.draft.Empty() && !o.needsProof() {
+		o.answer()
 		return n, nil
 	}
 	start := time.Now()
 	if err := o.commit(ctx); err != nil {
-		return n, o.refuse(calls, err)
+		var lost *lostError
+		if errors.As(err, &lost) || o.config.clustered() && errors.Is(err, bus.ErrFull) {
+			return n, err // for the next owner: another node may have room
+		}
+		o.outage.note(err)
+		if errors.Is(err, errDoubtful) {
+			o.refuse(unknownOutcome("perhaps not committed: %v", err))
+		} else {
+			o.refuse(protocol.RetryLater(protocol.CodeUnavailable, 1000, "not committed: %v", err))
+		}
+		return n, nil
 	}
 	o.outage.note(nil)
 	o.metrics.round(time.Since(start), n, len(o.buf))
 	changes, err := o.applyRound()
 	if err != nil {
-		o.refuseAll(calls, unknownOutcome("%v", err))
+		o.refuse(unknownOutcome("%v", err))
 		return n, err
 	}
-	o.onRound(changes, len(o.buf))
-	o.answer(calls)
+	o.onRound(changes, o.buf)
+	o.answer()
 	return n, nil
+}
+
+// needsProof tells whether answers that changed nothing still ask for a round. In a
+// region another node may have become the owner unnoticed, and what is refused, or
+// unknown, here may have been done there: an empty round that commits is the proof that
+// it was not.
+func (o *owner) needsProof() bool {
+	if !o.config.clustered() {
+		return false
+	}
+	for _, c := range o.current {
+		if c.Err != nil || c.Command.Op == protocol.OpOutcome && !c.Result.Known {
+			return true
+		}
+	}
+	return false
 }
 
 // expire ends reservations whose time has come, as many as one round should hold.
@@ -247,51 +295,67 @@ func (o *owner) decide(calls []*protocol.Call) int {
 	return len(calls)
 }
 
-func (o *owner) answer(calls []*protocol.Call) {
-	for _, c := range calls {
-		if c.Err == nil && !c.Command.Op.IsWrite() && c.Command.Op != protocol.OpOutcome {
+// answer hands the current calls back.
+func (o *owner) answer() {
+	for _, c := range o.current {
+		if c.Err == nil && isBarrier(c) && !c.Relayed {
 			o.read(c)
 			continue
 		}
-		o.metrics.command(c)
+		o.counters.count(o.metrics, c)
 		c.Done(c)
 	}
+	o.current = nil
+}
+
+// isBarrier tells a read that only waits for the commands before it.
+func isBarrier(c *protocol.Call) bool {
+	return !c.Command.Op.IsWrite() && c.Command.Op != protocol.OpOutcome
 }
 
 // applyRound makes the committed round visible.
 func (o *owner) applyRound() (*protocol.Changes, error) {
 	changes, err := o.replica.apply(o.draft.Round(), o.last)
 	if err != nil {
-		return nil, fmt.Errorf("apply: %w", err)
+		return nil, &brokenError{fmt.Errorf("apply: %w", err)}
 	}
 	return changes, nil
 }
 
-// refuse answers the calls of a round that was certainly not committed, or, with
-// an error that ends the owner, of one whose fate is unknown.
-func (o *owner) refuse(calls []*protocol.Call, err error) error {
-	var fatal *lostError
-	if errors.As(err, &fatal) {
-		o.refuseAll(calls, unknownOutcome("%v", err))
-		return err
+// refuse answers the current calls with an error: refusals too, for they were decided
+// against what the round would have made true.
+func (o *owner) refuse(err *protocol.Error) {
+	for _, c := range o.current {
+		why := err
+		if c.Replayed && err.Details == nil {
+			why = unknownOutcome("%s", err.Message) // its key may have been applied before this round
+		}
+		forget(c)
+		c.Err = why
 	}
-	o.outage.note(err)
-	o.refuseAll(calls, protocol.RetryLater(protocol.CodeUnavailable, 1000, "not committed: %v", err))
-	return nil
+	o.answer()
 }
 
-func (o *owner) refuseAll(calls []*protocol.Call, err *protocol.Error) {
-	for _, c := range calls {
-		// Refusals too: they were decided against what the round would have made true.
-		c.Err, c.Result, c.Replayed = err, protocol.Result{}, false
-	}
-	o.answer(calls)
-}
+// forget takes back what was decided about a call.
+func forget(c *protocol.Call) { c.Err, c.Result, c.Replayed = nil, protocol.Result{}, false }
 
 func unknownOutcome(format string, args ...any) *protocol.Error {
 	err := protocol.RetryLater(protocol.CodeUnavailable, 1000, format, args...)
 	err.Details = &protocol.Details{Outcome: "unknown"}
 	return err
+}
+
+// overdue answers what can't wait any longer while a round's fate is open.
+func (o *owner) overdue() {
+	now := o.config.elapsed()
+	late := unknownOutcome("not acknowledged in time: the region has no quorum, or its disks are stuck")
+	for _, c := range o.queue.takeDue(now) {
+		c.Fail(late) // an owner before this one may have committed it
+	}
+	due, later := splitDue(o.current, now)
+	o.current = due
+	o.refuse(late)
+	o.current = later
 }
 
 // lostError ends the owner: the log holds something else than it believes, or
@@ -301,36 +365,78 @@ type lostError struct{ err error }
 func (e *lostError) Error() string { return "the log is lost: " + e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
 
+// errDoubtful marks a round that was refused after a try that may have stored it.
+var errDoubtful = errors.New("its fate is open")
+
+var errNotLeader = errors.New("another node leads it")
+
+// Bounds of one try to append, and of one look at the log's end: what waits for them
+// must be answered in time.
+const (
+	appendWait = 400 * time.Millisecond
+	lookWait   = 300 * time.Millisecond
+)
+
 // commit appends the draft to the log. It returns nil once the round is on disk,
-// an ordinary error if it certainly is not, a lostError if that can't be told.
+// an ordinary error if it certainly is not (errDoubtful: perhaps), a lostError if this
+// node can't tell and another may decide, or it may not decide any more itself.
 func (o *owner) commit(ctx context.Context) error {
 	o.buf = o.draft.Round().AppendTo(o.buf[:0])
-	for wait := time.Millisecond; ; wait = min(2*wait, time.Second) {
-		seq, err := o.log.Append(ctx, o.buf, o.last)
+	doubtful := false // an earlier try may still be stored
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		seq, err := o.append(ctx)
 		if err == nil {
 			o.last = seq
 			return nil
 		}
 		o.metrics.commitErrors.Inc()
-		if errors.Is(err, bus.ErrUnknown) || errors.Is(err, bus.ErrWrongSequence) {
+		switch {
+		case errors.Is(err, bus.ErrUnknown), errors.Is(err, bus.ErrWrongSequence):
+			doubtful = doubtful || errors.Is(err, bus.ErrUnknown)
 			committed, err := o.find(ctx)
 			if committed || err != nil {
 				return err
 			}
-		} else if !errors.Is(err, bus.ErrBusy) {
+		case errors.Is(err, bus.ErrBusy), errors.Is(err, bus.ErrNoLeader):
+		case doubtful && o.config.clustered():
+			return &lostError{fmt.Errorf("append round %d: %w", o.last+1, err)}
+		case doubtful:
+			return fmt.Errorf("append round %d: %w: %w", o.last+1, errDoubtful, err)
+		default:
 			return fmt.Errorf("append round %d: %w", o.last+1, err)
 		}
-		if err := pause(ctx, wait); err != nil {
-			return &lostError{err}
+		if err := o.wait(ctx, wait); err != nil {
+			return err
 		}
 	}
+}
+
+func (o *owner) append(ctx context.Context) (uint64, error) {
+	if o.config.clustered() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, appendWait)
+		defer cancel()
+	}
+	return o.log.Append(ctx, o.buf, o.last)
+}
+
+// wait is the pause before another try, if there is to be one.
+func (o *owner) wait(ctx context.Context, d time.Duration) error {
+	if !o.log.Leads() {
+		return &lostError{errNotLeader} // the next owner may be in time
+	}
+	o.overdue()
+	if err := pause(ctx, d); err != nil {
+		return &lostError{err}
+	}
+	return nil
 }
 
 // find reads the log's tail after an append whose outcome is unknown, for as long
 // as that takes: deciding on without knowing could decide twice.
 func (o *owner) find(ctx context.Context) (committed bool, err error) {
 	for {
-		_, last, err := o.log.Bounds(ctx)
+		_, last, err := o.bounds(ctx)
 		switch {
 		case err != nil:
 			o.logger.Warn("reading the log's end", "error", err)
@@ -339,10 +445,16 @@ func (o *owner) find(ctx context.Context) (committed bool, err error) {
 		default:
 			return o.isOurs(ctx, last)
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return false, &lostError{err}
+		if err := o.wait(ctx, 100*time.Millisecond); err != nil {
+			return false, err
 		}
 	}
+}
+
+func (o *owner) bounds(ctx context.Context) (first, last uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	return o.log.Bounds(ctx)
 }
 
 func (o *owner) isOurs(ctx context.Context, last uint64) (bool, error) {

@@ -59,28 +59,46 @@ func (j *faultyJournal) Get(_ context.Context, seq uint64) ([]byte, error) {
 	return j.rounds[seq-1], nil
 }
 
+func (j *faultyJournal) Leads() bool { return true }
+
 func (j *faultyJournal) tell(f ...fault) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.faults = f
 }
 
-// startOwner runs an owner over a journal until the test ends.
-func startOwner(t *testing.T, j *faultyJournal) (o *owner, ended chan error) {
+// seat is an owner with the desk before it.
+type seat struct {
+	*owner
+	desk *desk
+}
+
+func newSeat(t *testing.T, c Config, j *faultyJournal) *seat {
 	t.Helper()
-	c := Config{Node: "eu-1", KeyWindow: time.Hour}.withDefaults()
-	r := newReplica(ledger.NewState("eu", 0))
-	o = newOwner(&c, j, r, newMetrics(prometheus.NewRegistry()))
-	o.onRound = func(*protocol.Changes, int) {}
+	c = c.withDefaults()
+	q := newQueue(c.QueueMax)
+	o := newOwner(&c, j, newReplica(ledger.NewState("eu", 0)), q, newMetrics(prometheus.NewRegistry()))
+	o.onRound = func(*protocol.Changes, []byte) {}
+	s := &seat{o, newDesk(&c, 0, nil, q, nil)}
 	if err := o.takeOver(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	s.desk.enter(1)
+	return s
+}
+
+// startOwner runs an owner over a journal until the test ends.
+func startOwner(t *testing.T, j *faultyJournal) (o *seat, ended chan error) {
+	t.Helper()
+	o = newSeat(t, Config{Node: "eu-1", KeyWindow: time.Hour}, j)
 	ended = make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		ended <- o.run(ctx)
+		left, err := o.run(ctx)
+		o.desk.end(left, err)
+		ended <- err
 	}()
 	t.Cleanup(func() {
 		o.queue.close()
@@ -90,13 +108,13 @@ func startOwner(t *testing.T, j *faultyJournal) (o *owner, ended chan error) {
 	return o, ended
 }
 
-func ask(o *owner, key string) *protocol.Call {
+func ask(o *seat, key string) *protocol.Call {
 	answered := make(chan struct{})
 	call := &protocol.Call{
 		Command: protocol.Command{Op: protocol.OpAdjust, Key: key, SKU: "A", Location: "main", Delta: 1},
 		Done:    func(*protocol.Call) { close(answered) },
 	}
-	o.queue.put(call)
+	o.desk.put(call)
 	<-answered
 	return call
 }
@@ -140,6 +158,20 @@ func TestRefusedAppend(t *testing.T) {
 	}
 }
 
+// A refusal after a try of unknown fate proves nothing about that try.
+func TestRefusedAfterAnUnknownTry(t *testing.T) {
+	j := &faultyJournal{}
+	o, _ := startOwner(t, j)
+	j.tell(fault{err: bus.ErrUnknown}, fault{err: bus.ErrFull})
+	call := ask(o, "k1")
+	if call.Err == nil || call.Err.Details == nil || call.Err.Details.Outcome != "unknown" {
+		t.Fatalf("got %+v", call.Err)
+	}
+	if call := ask(o, "k1"); call.Err != nil || call.Result.Items[0].OnHand != 1 {
+		t.Fatalf("got %+v, %v", call.Result, call.Err)
+	}
+}
+
 // Somebody else's round in the owner's place ends the owner: what it was deciding
 // is not acknowledged, and nothing is decided after it.
 func TestSomebodyElseWrote(t *testing.T) {
@@ -171,7 +203,7 @@ func TestOutcomeSeesWhatWasSentBefore(t *testing.T) {
 	done := func(c *protocol.Call) { answered <- c }
 	write := &protocol.Call{Done: done, Command: protocol.Command{Op: protocol.OpAdjust, Key: "k1", SKU: "A", Location: "main", Delta: 1}}
 	asked := &protocol.Call{Done: done, Command: protocol.Command{Op: protocol.OpOutcome, Key: "k1"}}
-	o.queue.put(write, asked)
+	o.desk.put(write, asked)
 	<-answered
 	if got := (<-answered).Result; !got.Known || got.Outcome.Items[0].OnHand != 1 {
 		t.Fatalf("got %+v", got)
@@ -179,14 +211,15 @@ func TestOutcomeSeesWhatWasSentBefore(t *testing.T) {
 }
 
 func TestQueueBound(t *testing.T) {
-	q := newQueue(2)
+	c := Config{Node: "eu-1", KeyWindow: time.Hour, QueueMax: 2}
+	o := newSeat(t, c, &faultyJournal{})
 	codes := make([]protocol.Code, 0, 3)
 	call := func() *protocol.Call {
 		return &protocol.Call{Done: func(c *protocol.Call) { codes = append(codes, c.Err.Code) }}
 	}
-	q.put(call(), call(), call())
-	q.close()
-	q.put(call())
+	o.desk.put(call(), call(), call())
+	o.desk.close()
+	o.desk.put(call())
 	if len(codes) != 2 || codes[0] != protocol.CodeOverloaded || codes[1] != protocol.CodeUnavailable {
 		t.Fatalf("got %v", codes)
 	}
@@ -201,16 +234,11 @@ func TestManyExpiriesAtOnce(t *testing.T) {
 		at time.Time
 	}
 	clock.at = time.Now()
-	c := Config{Node: "eu-1", KeyWindow: time.Hour, Clock: func() time.Time {
+	o := newSeat(t, Config{Node: "eu-1", KeyWindow: time.Hour, Clock: func() time.Time {
 		clock.Lock()
 		defer clock.Unlock()
 		return clock.at
-	}}.withDefaults()
-	o := newOwner(&c, j, newReplica(ledger.NewState("eu", 0)), newMetrics(prometheus.NewRegistry()))
-	o.onRound = func(*protocol.Changes, int) {}
-	if err := o.takeOver(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	}}, j)
 	const reservations, lines = 300, 100
 	name := func(n int) string { return fmt.Sprintf("%0128d", n) }
 	for i := range reservations {
@@ -222,7 +250,7 @@ func TestManyExpiriesAtOnce(t *testing.T) {
 			reserve.Lines = append(reserve.Lines, protocol.Line{SKU: sku, Location: name(0), Quantity: 1})
 		}
 		calls = append(calls, &protocol.Call{Done: func(*protocol.Call) {}, Command: reserve})
-		if err := o.rounds(t.Context(), calls); err != nil || calls[lines].Err != nil {
+		if _, err := o.rounds(t.Context(), calls); err != nil || calls[lines].Err != nil {
 			t.Fatal(err, calls[lines].Err)
 		}
 	}
@@ -230,7 +258,7 @@ func TestManyExpiriesAtOnce(t *testing.T) {
 	clock.Lock()
 	clock.at = clock.at.Add(time.Minute)
 	clock.Unlock()
-	if err := o.rounds(t.Context(), nil); err != nil {
+	if _, err := o.rounds(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, left, _ := o.replica.state.Sizes(); left != 0 {
@@ -259,7 +287,7 @@ func TestEveryCallIsAnsweredWhenTheLogIsLost(t *testing.T) {
 			Done:    func(c *protocol.Call) { answered <- c },
 		}
 	}
-	o.queue.put(calls...)
+	o.desk.put(calls...)
 	for range n {
 		if c := <-answered; c.Err == nil || c.Err.Code != protocol.CodeUnavailable {
 			t.Fatalf("got %v", c.Err)

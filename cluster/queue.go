@@ -20,8 +20,8 @@ func newQueue(limit int) *queue {
 	return &queue{limit: limit, wake: make(chan struct{}, 1)}
 }
 
-// put appends calls and answers those that find no room.
-func (q *queue) put(calls ...*protocol.Call) {
+// put appends calls and returns those that find no room.
+func (q *queue) put(calls ...*protocol.Call) (left []*protocol.Call) {
 	q.mu.Lock()
 	room := q.limit - len(q.calls)
 	if q.closed {
@@ -29,18 +29,11 @@ func (q *queue) put(calls ...*protocol.Call) {
 	}
 	n := min(max(room, 0), len(calls))
 	q.calls = append(q.calls, calls[:n]...)
-	closed := q.closed
 	q.mu.Unlock()
 	if n > 0 {
 		q.signal()
 	}
-	for _, c := range calls[n:] {
-		if closed {
-			c.Fail(protocol.RetryLater(protocol.CodeUnavailable, 1000, "the node is stopping"))
-		} else {
-			c.Fail(protocol.RetryLater(protocol.CodeOverloaded, 100, "%d commands are waiting already", q.limit))
-		}
-	}
+	return calls[n:]
 }
 
 func (q *queue) signal() {
@@ -57,6 +50,29 @@ func (q *queue) take(empty []*protocol.Call) []*protocol.Call {
 	calls := q.calls
 	q.calls = empty[:0]
 	return calls
+}
+
+// takeDue removes the calls that must be answered by now.
+func (q *queue) takeDue(now int64) (due []*protocol.Call) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	due, q.calls = splitDue(q.calls, now)
+	return due
+}
+
+// splitDue parts calls that must be answered by now from the others, in order. The
+// list itself is used again for the others.
+func splitDue(calls []*protocol.Call, now int64) (due, later []*protocol.Call) {
+	later = calls[:0]
+	for _, c := range calls {
+		if c.Due != 0 && c.Due <= now {
+			due = append(due, c)
+		} else {
+			later = append(later, c)
+		}
+	}
+	clear(calls[len(later):])
+	return due, later
 }
 
 func (q *queue) len() int {

@@ -15,12 +15,13 @@ import (
 const progressEvery = 2 * time.Second
 
 // recoverState builds the state from the newest readable snapshot and the log
-// after it. It refuses a log that does not reach from the one to the end.
-func recoverState(ctx context.Context, c *Config, log *bus.Log, archive *bus.Archive) (*ledger.State, error) {
-	const shard = 0
-	first, last, err := log.Bounds(ctx)
+// after it. It refuses a log that does not reach from the one to the end, or not to
+// what is known to have been committed. Others may be writing meanwhile: the log's end
+// is read last.
+func recoverState(ctx context.Context, c *Config, log *bus.Log, table *bus.Table, archive *bus.Archive, shard int) (*ledger.State, error) {
+	mark, _, err := readWatermark(ctx, table, shard)
 	if err != nil {
-		return nil, fmt.Errorf("log bounds: %w", err)
+		return nil, err
 	}
 	state, err := newestSnapshot(ctx, c, archive, shard)
 	if err != nil {
@@ -29,11 +30,17 @@ func recoverState(ctx context.Context, c *Config, log *bus.Log, archive *bus.Arc
 	if state == nil {
 		state = ledger.NewState(c.Region, shard)
 	}
-	if state.Seq()+1 < first {
-		return nil, fmt.Errorf("the log begins at round %d and no readable snapshot reaches that far (the newest ends at %d): restore the data directory from a backup", first, state.Seq())
+	first, last, err := log.Bounds(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("log bounds: %w", err)
 	}
-	if last < state.Settled() || last < state.Seq() {
-		return nil, fmt.Errorf("the log ends at round %d, but a snapshot was written up to %d: rounds are missing, restore the data directory from a backup", last, max(state.Settled(), state.Seq()))
+	switch snapshot := max(state.Settled(), state.Seq()); {
+	case state.Seq()+1 < first:
+		return nil, fmt.Errorf("the log begins at round %d and no readable snapshot reaches that far (the newest ends at %d): restore the data directory from a backup", first, state.Seq())
+	case last < snapshot:
+		return nil, fmt.Errorf("the log ends at round %d, but a snapshot was written up to %d: rounds are missing, restore the data directory from a backup", last, snapshot)
+	case last < mark.Seq:
+		return nil, fmt.Errorf("the log ends at round %d, but rows up to round %d were committed: rounds are missing, restore the data directory from a backup", last, mark.Seq)
 	}
 	if err := replay(ctx, c.Logger, log, state, last); err != nil {
 		return nil, err

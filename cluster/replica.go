@@ -73,10 +73,87 @@ func (r *replica) changeWatchers(change func([]*watcher) []*watcher) {
 	r.watchers.Store(&list)
 }
 
+// seq is the log sequence that the replica shows.
+func (r *replica) seq() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.Seq()
+}
+
+// knows tells whether a key was applied and is remembered.
+func (r *replica) knows(key string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, known := r.state.Outcome(key)
+	return known
+}
+
+// snapshot writes the state through emit, slice by slice. The lock is given back while
+// a slice is being written, so commits go on.
+func (r *replica) snapshot(emit func(slice []byte) error) (seq uint64, err error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.Snapshot(func(slice []byte) error {
+		r.mu.RUnlock()
+		defer r.mu.RLock()
+		return emit(slice)
+	})
+}
+
+// order tells what is known of an order that this shard decides.
+func (r *replica) order(id string) ledger.OrderState {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.Order(id)
+}
+
+// parts lists parts of orders that other shards decide, the oldest first, from the one
+// behind after on.
+func (r *replica) parts(after ledger.Part, limit int) []ledger.Part {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.PartsAfter(nil, after, limit)
+}
+
+// partsOf lists the parts, in other shards, of a reservation of this one.
+func (r *replica) partsOf(reservation string) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.PartsOf(reservation)
+}
+
+func (r *replica) item(key protocol.ItemKey) protocol.Item {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.ItemAt(key)
+}
+
+func (r *replica) epoch() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.Epoch()
+}
+
 func (r *replica) cursor() protocol.Vector {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return protocol.Vector{{Region: r.state.Region(), N: r.state.Seq()}}
+}
+
+// changedSince returns the items that changed after a round, how many items there are,
+// and the round the replica shows.
+func (r *replica) changedSince(seq uint64) (ids []protocol.ItemID, known int, now uint64) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	known, _, _ = r.state.Sizes()
+	if r.state.Seq() > seq {
+		q := protocol.Query{Since: protocol.Vector{{Region: r.state.Region(), N: seq}}, Limit: 1 << 31}
+		if seq == 0 {
+			q.Since = nil
+		}
+		ids, _ = r.state.Scan(&q)
+	}
+	return ids, known, r.state.Seq()
 }
 
 func (r *replica) items(dst []protocol.Item, ids []protocol.ItemID) []protocol.Item {

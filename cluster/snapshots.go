@@ -59,7 +59,11 @@ func (s *snapshotter) due() bool {
 		s.rounds.Load() >= s.config.SnapshotRounds
 }
 
+// run writes snapshots for as long as this node is the owner.
 func (s *snapshotter) run(ctx context.Context) {
+	if err := inTime(ctx, func() error { return s.resume(ctx) }); err != nil && ctx.Err() == nil {
+		s.logger.Error("what the snapshots hold could not be read; the next one comes later", "error", err)
+	}
 	for {
 		select {
 		case <-s.wake:
@@ -73,6 +77,31 @@ func (s *snapshotter) run(ctx context.Context) {
 			s.logger.Error("snapshot not written; the log stays complete", "error", err)
 		}
 	}
+}
+
+// resume counts the rounds since the newest snapshot, which another owner may have
+// written, and removes what one that was cut short left behind.
+func (s *snapshotter) resume(ctx context.Context) error {
+	s.bytes.Store(0)
+	s.rounds.Store(0)
+	if err := s.archive.Sweep(ctx); err != nil {
+		return fmt.Errorf("snapshots: %w", err)
+	}
+	if _, err := s.dropOld(ctx); err != nil {
+		return err
+	}
+	seqs, err := snapshotSeqs(ctx, s.archive, s.replica.state.Shard())
+	if err != nil {
+		return err
+	}
+	newest := uint64(0)
+	if len(seqs) > 0 {
+		newest = seqs[len(seqs)-1]
+	}
+	if now := s.replica.seq(); now > newest {
+		s.rounds.Add(now - newest)
+	}
+	return nil
 }
 
 // write writes one snapshot, then drops what it makes needless.
@@ -99,18 +128,13 @@ func (s *snapshotter) write(ctx context.Context) error {
 	return s.trim(ctx, oldest)
 }
 
-// put streams the state into the archive. The lock is given back while a slice is
-// being written, so commits go on. The name's sequence may be a little below the
+// put streams the state into the archive. The name's sequence may be a little below the
 // snapshot's own, which errs on the safe side when the log is trimmed.
 func (s *snapshotter) put(ctx context.Context) (name string, size uint64, err error) {
 	r := s.replica
 	name = snapshotName(r.state.Shard(), r.cursor()[0].N)
 	err = s.archive.Put(ctx, name, func(w io.Writer) error {
-		r.mu.RLock()
-		defer r.mu.RUnlock()
-		_, err := r.state.Snapshot(func(slice []byte) error {
-			r.mu.RUnlock()
-			defer r.mu.RLock()
+		_, err := r.snapshot(func(slice []byte) error {
 			n, err := w.Write(slice)
 			size += uint64(n)
 			return err

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -87,6 +88,7 @@ type API struct {
 	origins map[string]bool // lower case
 	metrics *metrics
 	hub     *hub
+	flights atomic.Uint64 // numbers them
 
 	openAPI  func() []byte
 	asyncAPI func() []byte

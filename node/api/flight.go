@@ -19,15 +19,20 @@ type flight struct {
 	left    int
 }
 
-// launch submits calls, together, so that those on one item keep their order.
+// flightSession marks the sessions of flights: no connection of the edge has one.
+const flightSession = 1 << 63
+
+// launch submits calls, together and as one session, so that those on one item keep
+// their order.
 func (a *API) launch(calls []*protocol.Call) *flight {
+	session := flightSession | a.flights.Add(1)
 	f := &flight{
 		done:    make(chan struct{}),
 		answers: make([]*protocol.Call, len(calls)),
 		left:    len(calls),
 	}
 	for i, c := range calls {
-		c.Tag, c.Done, c.Ordered = uint64(i), f.land, i > 0
+		c.Session, c.Tag, c.Done, c.Ordered = session, uint64(i), f.land, i > 0
 	}
 	a.ledger.Submit(calls)
 	return f

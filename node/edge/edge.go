@@ -39,8 +39,10 @@ type Config struct {
 	Listen    string // host:port
 	Node      string
 	Region    string
-	Endpoints []string // told in hello; empty: the address listened on
+	Endpoints []string // of this node, told in hello; empty: the address listened on
 	Origins   []string // allowed besides the request's own host
+
+	Others func() []string // endpoints of other nodes, told in hello after this one's; nil: none
 
 	TLS *tls.Config // nil: plain
 
@@ -74,6 +76,9 @@ func (c Config) withDefaults() Config {
 		// A loop that waits in the kernel keeps its processor for a while, so
 		// there should be fewer loops than processors.
 		c.Loops = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	if c.Others == nil {
+		c.Others = func() []string { return nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/gobwas/ws"
@@ -218,7 +219,7 @@ func (l *loop) open(c *conn) {
 	hello := protocol.Hello{
 		Op: "hello", Session: sessionName(c.session), Node: l.config.Node, Region: l.config.Region,
 		Protocol: protocol.ProtocolVersion, HeartbeatMS: l.config.Heartbeat.Milliseconds(),
-		Endpoints: l.config.Endpoints,
+		Endpoints: slices.Concat(l.config.Endpoints, l.config.Others()),
 		Limits: protocol.Limits{
 			MessageBytes: protocol.MessageBytesMax, Subscriptions: protocol.SelectorsMax, InFlight: protocol.InFlightMax,
 		},

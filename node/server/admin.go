@@ -31,13 +31,15 @@ func (s *Server) adminHandler() http.Handler {
 		}
 		writeJSON(w, status, r)
 	})
+	s.operations(mux)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return mux
+	// A page in an operator's browser must not operate the node behind their back.
+	return http.NewCrossOriginProtection().Handler(mux)
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
@@ -49,7 +51,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 func (s *Server) readiness() Readiness {
-	r := Readiness{Status: "starting", Region: s.config.Region, Node: s.config.Name, Version: s.config.Version}
+	r := Readiness{Status: *s.phase.Load(), Region: s.config.Region, Node: s.config.Name, Version: s.config.Version}
 	c := s.cluster.Load()
 	if c == nil {
 		return r
@@ -60,7 +62,6 @@ func (s *Server) readiness() Readiness {
 	state := c.State()
 	switch {
 	case s.edge.Load() == nil:
-		r.Status = "catching_up"
 	case state != "serving":
 		r.Status = state
 	case len(r.Problems) > 0:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"github.com/stockmesh/stockmesh/cluster"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -25,10 +26,23 @@ type Config struct {
 	Advertise string
 	Expect    int
 	Shards    int
-	Origins   []string
-	TLSCert   string
-	TLSKey    string
-	TLSCA     string
+
+	Gossip           string
+	AdvertiseGossip  string
+	Join             []string
+	GossipKey        string
+	ClusterListen    string
+	AdvertiseCluster string
+	MeshCert         string
+	MeshKey          string
+	MeshCA           string
+	RaftHeartbeat    time.Duration
+	RaftElection     time.Duration
+
+	Origins []string
+	TLSCert string
+	TLSKey  string
+	TLSCA   string
 
 	MaxConnections      int
 	MaxConnectionsPerIP int
@@ -48,6 +62,8 @@ func Default() Config {
 	return Config{
 		Data: "./data", Listen: "127.0.0.1:8080", Admin: "127.0.0.1:8081",
 		Region: "local", Name: hostName(), Expect: 1, Shards: 1,
+		Gossip: ":7946", ClusterListen: ":6222",
+		RaftHeartbeat: 150 * time.Millisecond, RaftElection: 500 * time.Millisecond,
 		Heartbeat: 25 * time.Second, Drain: 30 * time.Second,
 		KeyWindow: 24 * time.Hour, History: 30 * 24 * time.Hour,
 	}
@@ -61,8 +77,19 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.StringVar(&c.Region, "region", c.Region, "`NAME` of the region, 1..32 of a-z 0-9 -; fixed at the first start")
 	f.StringVar(&c.Name, "name", c.Name, "`NAME` of the node, 1..32 of a-z 0-9 -; fixed at the first start")
 	f.StringVar(&c.Advertise, "advertise", c.Advertise, "`URL` told to clients as this node's endpoint (default: from --listen)")
-	f.IntVar(&c.Expect, "expect", c.Expect, "nodes of the region; this version runs one")
-	f.IntVar(&c.Shards, "shards", c.Shards, "logs of the region, fixed at the first start; this version keeps one")
+	f.IntVar(&c.Expect, "expect", c.Expect, "nodes of the region, and copies of each log: 1, 3 or 5; above 1 starts clustered")
+	f.IntVar(&c.Shards, "shards", c.Shards, "logs of the region, each decided by one of its nodes; fixed at the first start")
+	f.StringVar(&c.Gossip, "gossip", c.Gossip, "membership `ADDR` between the nodes of a region (TCP and UDP)")
+	f.StringSliceVar(&c.Join, "join", c.Join, "membership `ADDR,...` of other nodes; any one of the region is enough")
+	f.StringVar(&c.GossipKey, "gossip-key", c.GossipKey, "keyring `FILE` that encrypts membership (stockctl certs gossip-key makes one); read again when it changes")
+	f.StringVar(&c.ClusterListen, "cluster-listen", c.ClusterListen, "`ADDR` of the routes between the nodes of a region")
+	f.StringVar(&c.AdvertiseGossip, "advertise-gossip", c.AdvertiseGossip, "membership `ADDR` told to the others (default: from --gossip)")
+	f.StringVar(&c.AdvertiseCluster, "advertise-cluster", c.AdvertiseCluster, "route `ADDR` told to the others (default: from --cluster-listen)")
+	f.StringVar(&c.MeshCert, "mesh-cert", c.MeshCert, "`FILE` with this node's certificate for the routes (PEM); read again when it changes")
+	f.StringVar(&c.MeshKey, "mesh-key", c.MeshKey, "`FILE` with its private key (PEM)")
+	f.StringVar(&c.MeshCA, "mesh-ca", c.MeshCA, "`FILE` with the CAs of the other nodes' certificates (PEM)")
+	f.DurationVar(&c.RaftHeartbeat, "raft-heartbeat", c.RaftHeartbeat, "time between a log leader's signs of life to its replicas")
+	f.DurationVar(&c.RaftElection, "raft-election", c.RaftElection, "silence after which, within twice that, a replica stands for leader; raise it where disks stall")
 	f.StringVar(&c.TLSCert, "tls-cert", c.TLSCert, "`FILE` with the public port's certificate chain (PEM); read again when it changes")
 	f.StringVar(&c.TLSKey, "tls-key", c.TLSKey, "`FILE` with its private key (PEM)")
 	f.StringVar(&c.TLSCA, "tls-ca", c.TLSCA, "`FILE` with the CAs of client certificates (PEM); none given is still let in")
@@ -105,11 +132,12 @@ func (c *Config) Validate() error {
 	if c.Data == "" {
 		bad("--data is empty")
 	}
-	if c.Expect != 1 {
-		bad("--expect %d: this version runs a region of one node", c.Expect)
+	if c.Expect != 1 && c.Expect != 3 && c.Expect != 5 {
+		bad("--expect %d: a region has 1, 3 or 5 nodes", c.Expect)
 	}
-	if c.Shards != 1 {
-		bad("--shards %d: this version keeps one log a region", c.Shards)
+	errs = append(errs, c.checkMembers()...)
+	if c.Shards < 1 || c.Shards > cluster.ShardsMax {
+		bad("--shards %d: a region has 1 to %d logs", c.Shards, cluster.ShardsMax)
 	}
 	if c.Heartbeat < 100*time.Millisecond {
 		bad("--heartbeat %v is below 100ms", c.Heartbeat)
@@ -141,6 +169,40 @@ func (c *Config) Validate() error {
 	bad2(c.checkAddress("--admin", c.Admin))
 	bad2(c.checkAdvertise())
 	return errors.Join(errs...)
+}
+
+// clustered reports whether the node is one of several.
+func (c *Config) clustered() bool { return c.Expect > 1 }
+
+func (c *Config) checkMembers() (errs []error) {
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	given := 0
+	for _, f := range []string{c.MeshCert, c.MeshKey, c.MeshCA} {
+		if f != "" {
+			given++
+		}
+	}
+	if given != 0 && given != 3 {
+		bad("--mesh-cert, --mesh-key and --mesh-ca go together")
+	}
+	if !c.clustered() {
+		if len(c.Join) > 0 {
+			bad("--join needs --expect 3 or 5: a node alone has nobody to join")
+		}
+		return errs
+	}
+	if given == 0 && !c.Insecure {
+		bad("--expect %d without --mesh-cert, --mesh-key and --mesh-ca would let anybody who reaches the routes into the region: make certificates with `stockctl certs`, or use --insecure if the network is closed", c.Expect)
+	}
+	for flag, addr := range map[string]string{"--gossip": c.Gossip, "--cluster-listen": c.ClusterListen} {
+		if _, port, err := net.SplitHostPort(addr); err != nil || port == "0" {
+			bad("%s %q: want host:port", flag, addr)
+		}
+	}
+	if c.RaftHeartbeat <= 0 || c.RaftElection < 3*c.RaftHeartbeat {
+		bad("--raft-election %v is below three times --raft-heartbeat (%v)", c.RaftElection, c.RaftHeartbeat)
+	}
+	return errs
 }
 
 // checkAddress refuses to serve more than this machine without authentication.

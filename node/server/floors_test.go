@@ -19,8 +19,10 @@ const module = "github.com/stockmesh/stockmesh"
 var floors = map[string]int{
 	"protocol":          0,
 	"cluster/bus":       0,
+	"cluster/gossip":    0,
 	"node/edge/poll":    0,
 	"cluster/ledger":    1,
+	"cluster/relay":     1,
 	"protocol/client":   1,
 	"node/edge":         1,
 	"node/api":          1,
@@ -29,6 +31,8 @@ var floors = map[string]int{
 	"node/server":       3,
 	"node":              4,
 	"bench":             4,
+
+	"cluster/clustertest": 4,
 }
 
 // soleUsers are libraries that only the named packages may import, so that what
@@ -36,12 +40,14 @@ var floors = map[string]int{
 var soleUsers = map[string][]string{
 	"github.com/nats-io/nats-server":              {"cluster/bus"},
 	"github.com/nats-io/nats.go":                  {"cluster/bus"},
+	"github.com/hashicorp/memberlist":             {"cluster/gossip"},
+	"github.com/anishathalye/porcupine":           {"cluster/clustertest"},
 	"github.com/gobwas/ws":                        {"node/edge"},
 	"github.com/coder/websocket":                  {"protocol/client"},
 	"golang.org/x/sys/unix":                       {"node/edge/poll"},
 	"github.com/tidwall/btree":                    {"cluster/ledger"},
 	"github.com/gofrs/flock":                      {"cluster"},
-	module + "/protocol/client":                   {"protocol/stockctl"},
+	module + "/protocol/client":                   {"protocol/stockctl", "cluster/clustertest"},
 	"github.com/invopop/jsonschema":               {"node/api"},
 	"github.com/prometheus/client_golang":         {"cluster", "node/edge", "node/api", "node/server"},
 	"github.com/go-json-experiment/json":          {"protocol", "protocol/client", "node/api"},
@@ -49,7 +55,7 @@ var soleUsers = map[string][]string{
 }
 
 // purePackages may not touch the world: no clock, no I/O, no goroutine.
-var purePackages = []string{"protocol", "cluster/ledger"}
+var purePackages = []string{"protocol", "cluster/ledger", "cluster/relay"}
 
 var impure = []string{"os", "net", "net/http", "log", "log/slog", "sync", "context", "math/rand", "math/rand/v2"}
 

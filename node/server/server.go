@@ -39,7 +39,7 @@ type Server struct {
 	admin   net.Listener
 	cluster atomic.Pointer[cluster.Cluster]
 	edge    atomic.Pointer[edge.Edge]
-	stopped atomic.Bool
+	phase   atomic.Pointer[string] // while cluster is nil
 }
 
 // New checks the configuration and returns a node that is not running yet.
@@ -54,6 +54,7 @@ func New(config Config) (*Server, error) {
 		config: config, logger: config.Logger,
 		registry: prometheus.NewRegistry(), ready: make(chan struct{}),
 	}
+	s.phase.Store(new("starting"))
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s, nil
 }
@@ -80,6 +81,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err := s.startCluster(ctx, &stops); err != nil {
 		return err
 	}
+	if s.cluster.Load() == nil {
+		return nil // told to stop before it was up
+	}
 	failed, err := s.startPublic(&stops)
 	if err != nil {
 		return err
@@ -92,7 +96,6 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	case err := <-failed:
 		return err
 	}
-	s.stopped.Store(true)
 	return nil
 }
 
@@ -120,12 +123,21 @@ func (s *Server) startAdmin(stops *stack) (err error) {
 }
 
 func (s *Server) startCluster(ctx context.Context, stops *stack) error {
+	members, err := s.members()
+	if err != nil {
+		return err
+	}
 	c, err := cluster.Open(ctx, cluster.Config{
 		Dir: s.config.Data, Region: s.config.Region, Node: s.config.Name, Shards: s.config.Shards,
+		Members:   members,
 		KeyWindow: s.config.KeyWindow, History: s.config.History,
-		Logger: s.logger.With("part", "cluster"), Registerer: s.registry,
+		OnPhase: func(phase string) { s.phase.Store(&phase) },
+		Logger:  s.logger, Registerer: s.registry,
 	})
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	s.cluster.Store(c)
@@ -137,6 +149,26 @@ func (s *Server) startCluster(ctx context.Context, stops *stack) error {
 	return nil
 }
 
+// members is how the node joins its region, nil where it is alone.
+func (s *Server) members() (*cluster.Members, error) {
+	if !s.config.clustered() {
+		return nil, nil
+	}
+	secure, err := s.meshTLS()
+	if err != nil {
+		return nil, err
+	}
+	c := &s.config
+	if c.GossipKey == "" && !c.Insecure {
+		s.logger.Warn("membership is not encrypted: whoever reaches --gossip can name nodes to clients, though not join the region; use --gossip-key")
+	}
+	return &cluster.Members{
+		Expect: c.Expect, Gossip: c.Gossip, AdvertiseGossip: c.AdvertiseGossip, Join: c.Join, GossipKey: c.GossipKey,
+		Cluster: c.ClusterListen, AdvertiseCluster: c.AdvertiseCluster, TLS: secure,
+		Raft: cluster.Timers{Heartbeat: c.RaftHeartbeat, ElectionMin: c.RaftElection, ElectionMax: 2 * c.RaftElection},
+	}, nil
+}
+
 // startPublic opens the public port. An error on failed ends the node.
 func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 	c := s.cluster.Load()
@@ -145,7 +177,7 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 		return nil, err
 	}
 	e, err := edge.Listen(edge.Config{
-		TLS:    secure,
+		TLS: secure, Others: c.Elsewhere,
 		Listen: s.config.Listen, Node: s.config.Name, Region: s.config.Region,
 		Endpoints: s.advertised(), Origins: s.config.Origins,
 		Heartbeat:      s.config.Heartbeat,
@@ -156,6 +188,7 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 		return nil, err
 	}
 	s.edge.Store(e)
+	c.Announce(e.Endpoint(), e.Connections)
 	a := api.New(api.Config{
 		Ledger: ledger{c, s}, Logger: s.logger.With("part", "api"), Registerer: s.registry, Origins: s.config.Origins,
 	})
@@ -173,14 +206,23 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 	return ended, nil
 }
 
-// stopPublic lets the clients go before what they talk to: first nobody new, then
-// everybody is told, then the requests under way are finished.
+// stopPublic lets the clients go before what they talk to. First other nodes take over
+// what this one decides, then nobody new comes in and everybody is told where to go, one
+// after the other, then the requests under way are finished.
 func (s *Server) stopPublic(e *edge.Edge, a *api.API, srv *http.Server) error {
-	s.cluster.Load().Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Drain+stopTimeout)
 	defer cancel()
+	c := s.cluster.Load()
+	handOver, done := context.WithTimeout(ctx, stopTimeout)
+	c.Drain(handOver)
+	done()
 	a.Drain()
-	e.Drain(ctx, 0, []string{})
+	elsewhere := c.Elsewhere()
+	over := s.config.Drain
+	if len(elsewhere) == 0 {
+		over = 0 // nobody to go to: the sooner they come back the better
+	}
+	e.Drain(ctx, over, elsewhere)
 	err := srv.Shutdown(ctx)
 	return errors.Join(err, e.Close())
 }

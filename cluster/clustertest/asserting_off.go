@@ -1,0 +1,5 @@
+//go:build !enable_antithesis_sdk
+
+package clustertest
+
+const asserting = false

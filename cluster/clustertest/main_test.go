@@ -1,0 +1,33 @@
+package clustertest_test
+
+import (
+	"flag"
+	"testing"
+	"time"
+
+	"github.com/stockmesh/stockmesh/cluster/clustertest"
+)
+
+// The short forms of the tests run always; for the proof, for example
+//
+//	go test ./cluster/clustertest -run OwnerKilled -kills 100 -timeout 1h -v
+var (
+	kills  = flag.Int("kills", 3, "kill -9 of the owner under load")
+	shards = flag.Int("shards", 1, "logs of the region in the tests of kills and chaos")
+	seed   = flag.Uint64("seed", 0, "of the random choices; 0 picks one")
+	soak   = flag.Duration("soak", 0, "how long to wait for elections that nobody needs; 0 skips that test")
+	pause  = flag.Duration("pause", 4*time.Second, "how long the owner is held by SIGSTOP")
+	chaos  = flag.Int("chaos", 2, "rounds of faults at random, some 7 s each")
+)
+
+func TestMain(m *testing.M) { clustertest.Main(m) }
+
+// shopSeed is the seed that was asked for, or a random one.
+func shopSeed() clustertest.ShopOption {
+	if *seed == 0 {
+		return clustertest.Seed(uint64(time.Now().UnixNano()))
+	}
+	return clustertest.Seed(*seed)
+}
+
+func shardsAsked() clustertest.Option { return clustertest.Shards(*shards) }
