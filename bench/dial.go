@@ -109,8 +109,9 @@ func readFrame(r *bufio.Reader) (frame, error) {
 	}
 }
 
-// dialAll opens count connections, a few at a time, and gives each to each on
-// the caller's goroutine.
+// dialAll opens count connections, a few at a time, the i-th to the target's i-th
+// endpoint, and gives each to each on the caller's goroutine, in the order in which
+// they come.
 func dialAll(ctx context.Context, t *target, count int, each func(i int, d *dialed) error) error {
 	return inParallel(ctx, count, func(ctx context.Context, i int) (*dialed, error) {
 		return dial(ctx, t.endpoint(i))
@@ -123,6 +124,7 @@ func inParallel[T any](ctx context.Context, count int, make1 func(context.Contex
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type made struct {
+		i     int
 		value T
 		err   error
 	}
@@ -131,18 +133,18 @@ func inParallel[T any](ctx context.Context, count int, make1 func(context.Contex
 		go func() {
 			for i := w; i < count; i += dialsAtOnce {
 				v, err := make1(ctx, i)
-				results <- made{v, err}
+				results <- made{i, v, err}
 			}
 		}()
 	}
 	var failed error
-	for i := range count {
+	for range count {
 		m := <-results
 		if failed == nil && m.err == nil {
-			m.err = each(i, m.value)
+			m.err = each(m.i, m.value)
 		}
 		if failed == nil && m.err != nil {
-			failed = fmt.Errorf("connection %d of %d: %w", i+1, count, m.err)
+			failed = fmt.Errorf("connection %d of %d: %w", m.i+1, count, m.err)
 			cancel() // the others fail soon; each is waited for
 		}
 	}
@@ -160,8 +162,8 @@ type answer struct {
 }
 
 // ask opens a connection, sends one command and returns its answer.
-func ask(ctx context.Context, t *target, c protocol.Command) (*answer, error) {
-	d, err := dial(ctx, t.endpoint(0))
+func ask(ctx context.Context, endpoint string, c protocol.Command) (*answer, error) {
+	d, err := dial(ctx, endpoint)
 	if err != nil {
 		return nil, err
 	}

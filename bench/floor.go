@@ -24,7 +24,7 @@ const floorTextMax = 4 << 20
 
 // runFloor serves until its one driver hangs up or the parent ends.
 func runFloor([]string) error {
-	ctx, cancel := childContext()
+	ctx, _, cancel := childContext()
 	defer cancel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

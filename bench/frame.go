@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/stockmesh/stockmesh/protocol"
 )
 
 // Opcodes of WebSocket frames (RFC 6455, section 5.2).
@@ -81,10 +83,16 @@ func appendHead(b []byte, op, masked byte, n int) []byte {
 	return binary.BigEndian.AppendUint64(append(b, masked|127), uint64(n))
 }
 
+// errDrained is how a connection ends that its node has sent elsewhere.
+var errDrained = fmt.Errorf("closed by the node: %d", protocol.CloseDrain)
+
 // closedBy is the error for a close frame.
 func closedBy(payload []byte) error {
 	if len(payload) < 2 {
 		return errors.New("closed by the node without a code")
+	}
+	if binary.BigEndian.Uint16(payload) == protocol.CloseDrain {
+		return fmt.Errorf("%w %s", errDrained, payload[2:])
 	}
 	return fmt.Errorf("closed by the node: %d %s", binary.BigEndian.Uint16(payload), payload[2:])
 }

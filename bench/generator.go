@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -24,12 +25,20 @@ type conn struct {
 	mask     [4]byte
 	in       []byte // a frame that is not complete
 	out      []byte // to be written at the end of the read, or by flush
+	gone     bool
 }
 
 // receiver gets a connection's text messages; the bytes are its only for the
 // call.
 type receiver interface {
 	received(c *conn, message []byte)
+}
+
+// mover is a receiver that goes on without its connection. With any other the
+// generator fails.
+type mover interface {
+	receiver
+	lost(c *conn, err error)
 }
 
 func newGenerator() (*generator, error) {
@@ -56,7 +65,7 @@ func (g *generator) add(d *dialed, r receiver) (*conn, error) {
 }
 
 // turn waits once for bytes, at most for timeout, and deals with them. It fails
-// as soon as any connection has broken.
+// as soon as a connection has broken that its receiver can't do without.
 func (g *generator) turn(timeout time.Duration) error {
 	return errors.Join(g.poller.wait(timeout, g.got), g.err)
 }
@@ -70,9 +79,28 @@ func (g *generator) got(token int, b []byte, err error) {
 	if err == nil {
 		err = c.flush()
 	}
-	if err != nil && g.err == nil {
-		g.err = fmt.Errorf("connection %d: %w", token+1, err)
+	if err != nil {
+		g.broken(c, err)
 	}
+}
+
+// broken takes a connection out that is of no more use.
+func (g *generator) broken(c *conn, err error) {
+	m, ok := c.receiver.(mover)
+	switch {
+	case c.gone:
+	case ok:
+		g.drop(c)
+		m.lost(c, err)
+	case g.err == nil:
+		g.err = fmt.Errorf("connection %d: %w", slices.Index(g.conns, c)+1, err)
+	}
+}
+
+// drop closes a connection and forgets what it had to say.
+func (g *generator) drop(c *conn) {
+	c.gone, c.out = true, nil
+	_ = g.poller.remove(c.socket) // whoever drops it has no use for an error
 }
 
 func (g *generator) tick() { g.now = int64(time.Since(g.start)) }
@@ -82,7 +110,7 @@ func (g *generator) frames(c *conn, b []byte) error {
 		c.in = append(c.in, b...)
 		b = c.in
 	}
-	for {
+	for !c.gone {
 		f, n, err := nextFrame(b)
 		if err != nil {
 			return err

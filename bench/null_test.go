@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 const childNull = "child-null"
 
 func runNull([]string) error {
-	ctx, cancel := childContext()
+	ctx, _, cancel := childContext()
 	defer cancel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -70,7 +71,7 @@ func nullSession(nc net.Conn, ok string) error {
 		}
 		id, _ := scanReply(payload)
 		message = strconv.AppendUint(append(message[:0], `{"id":`...), id, 10)
-		message = append(append(append(message, `,"ok":`...), ok...), '}')
+		message = append(append(append(message, `,"ok":`...), named(ok, payload)...), '}')
 		out = appendServerFrame(out, opText, message)
 		if r.Buffered() == 0 {
 			if _, err := nc.Write(out); err != nil {
@@ -79,6 +80,16 @@ func nullSession(nc net.Conn, ok string) error {
 			out = out[:0]
 		}
 	}
+}
+
+// named puts the SKU that a get asks for in the place of x.
+func named(ok string, payload []byte) string {
+	_, after, asked := bytes.Cut(payload, []byte(`"skus":[`))
+	sku, _, _ := bytes.Cut(after, []byte("]"))
+	if !asked {
+		return ok
+	}
+	return strings.ReplaceAll(ok, `"x"`, string(sku))
 }
 
 // readMasked reads one short client frame and returns its payload, good until the
@@ -159,7 +170,7 @@ func TestAnswersAreAccountedFor(t *testing.T) {
 // BenchmarkCeiling is the generator against a null node in another process: the
 // most that hot-sku could measure on this machine.
 func BenchmarkCeiling(b *testing.B) {
-	p, err := startProcess(b.Context(), childNull)
+	p, err := startProcess(b.Context(), os.Stderr, childNull)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -174,7 +185,7 @@ func BenchmarkCeiling(b *testing.B) {
 	}
 	defer gen.close()
 	l := newLoad(gen)
-	r := newRound(o, 1, &target{endpoints: o.endpoints, node: p}, newProgress(os.Stderr))
+	r := newRound(o, 1, &target{endpoints: o.endpoints, nodes: []*node{{process: p}}}, newProgress(os.Stderr))
 	if err := r.openLoad(b.Context(), l, "x"); err != nil {
 		b.Fatal(err)
 	}

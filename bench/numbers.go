@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -35,13 +36,23 @@ func (l latencies) add(ns, n int64) {
 	_ = l.h.RecordValues(min(max(ns/1000, 1), time.Minute.Microseconds()), n)
 }
 
+// quantile is the value that the share q of all is at most: the nearest one there is,
+// 0 where there is none.
+func quantile(values []float64, q float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(values))
+	return s[max(int(math.Ceil(q*float64(len(s))))-1, 0)]
+}
+
 // put writes prefix_p50_ms and prefix_p99_ms.
 func (l latencies) put(to numbers, prefix string) {
 	to[prefix+"p50_ms"] = float64(l.h.ValueAtQuantile(50)) / 1000
 	to[prefix+"p99_ms"] = float64(l.h.ValueAtQuantile(99)) / 1000
 }
 
-// processTimes is the CPU time of the node and of ourselves at one moment.
+// processTimes is the CPU time of all nodes together and of ourselves at one moment.
 type processTimes struct {
 	at              time.Time
 	node, generator time.Duration
@@ -50,11 +61,14 @@ type processTimes struct {
 
 func (r *round) times() processTimes {
 	t := processTimes{at: time.Now()}
-	if pid := r.target.pid(); pid != 0 {
-		var nodeErr, ownErr error
-		t.node, nodeErr = cpuTime(pid)
-		t.generator, ownErr = cpuTime(ownPID)
-		t.known = nodeErr == nil && ownErr == nil
+	pids := r.target.pids()
+	var err error
+	t.generator, err = cpuTime(ownPID)
+	t.known = err == nil && len(pids) > 0
+	for _, pid := range pids {
+		used, err := cpuTime(pid)
+		t.node += used
+		t.known = t.known && err == nil
 	}
 	return t
 }

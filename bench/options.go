@@ -18,6 +18,7 @@ import (
 type options struct {
 	scenario  string
 	spawn     string
+	nodes     int // that spawn asks for
 	endpoints []string
 	dir       string
 
@@ -33,29 +34,38 @@ type options struct {
 	subscribers int
 	burst       int
 	count       int
+	rate        int
+	every       time.Duration
+	kills       int
 }
 
 func (o *options) bind(f *pflag.FlagSet) {
-	f.StringVar(&o.spawn, "spawn", "", "start `N` nodes for each round (this version: 1, the default)")
+	f.StringVar(&o.spawn, "spawn", "", "start a region of `N` nodes for each round: 1, 3 or 5 (default: 1; failover, drain: 3)")
 	f.StringSliceVar(&o.endpoints, "endpoints", nil, "measure the running nodes at these `URL,...` (ws://host:port/v1/ws) instead")
-	f.StringVar(&o.dir, "dir", "", "`DIR` in which a spawned node keeps its data, removed at the end (default: the system's temporary directory)")
+	f.StringVar(&o.dir, "dir", "", "`DIR` in which spawned nodes keep their data, removed at the end (default: the system's temporary directory)")
 	f.DurationVar(&o.duration, "duration", 10*time.Second, "time measured in each phase of a round")
-	f.IntVar(&o.rounds, "rounds", 3, "`N` rounds; the median counts")
-	f.BoolVar(&o.short, "short", false, "one round with phases of 2s, where not set otherwise")
+	f.IntVar(&o.rounds, "rounds", 3, "`N` rounds; the median counts (failover, drain: 1)")
+	f.BoolVar(&o.short, "short", false, "one round with phases of 2s and 2 kills, where not set otherwise")
 	f.StringVar(&o.json, "json", "", "write the result to `FILE`")
-	f.StringVar(&o.profile, "profile", "", "write CPU profiles of a spawned node and of the generator to `DIR`")
+	f.StringVar(&o.profile, "profile", "", "write CPU profiles of spawned nodes and of the generator to `DIR`")
 
-	f.IntVar(&o.connections, "connections", 64, "hot-sku: WebSocket connections")
+	f.IntVar(&o.connections, "connections", 64, "hot-sku, failover, drain: WebSocket connections")
 	f.IntVar(&o.depth, "depth", 32, "hot-sku: unanswered commands of a connection")
 	f.BoolVar(&o.noHalf, "no-half", false, "hot-sku: leave out the phase at half of the measured rate")
 	f.IntVar(&o.subscribers, "subscribers", 1000, "fanout: WebSocket connections that hear of each change")
 	f.IntVar(&o.burst, "burst", 16, "fanout: SKUs that a burst changes with one message")
 	f.IntVar(&o.count, "count", 18000, "connections: idle WebSocket connections")
+	f.IntVar(&o.rate, "rate", 2000, "failover, drain: commands sent per second")
+	f.DurationVar(&o.every, "every", 8*time.Second, "failover: time from one kill to the next, or more until the node is back")
+	f.IntVar(&o.kills, "kills", 5, "failover: `N` times the region's owner is killed")
 }
 
 const examples = `
 Examples:
   go run ./bench hot-sku --spawn 1                     one node, 64 connections, one SKU
+  go run ./bench hot-sku --spawn 3                     the same on a region of three nodes
+  go run ./bench failover --kills 20 --json r.json     kill -9 the owner, again and again
+  go run ./bench drain --spawn 5                       a rolling restart under load
   go run ./bench fanout --short                        about ten seconds
   go run ./bench connections --count 5000 --json r.json
   go run ./bench hot-sku --endpoints ws://10.0.0.7:8080/v1/ws --depth 8
@@ -63,7 +73,7 @@ Examples:
 `
 
 func usage(out io.Writer, f *pflag.FlagSet) {
-	fmt.Fprint(out, "Usage: bench SCENARIO [flags]\n\nMeasures a node and checks that it stayed correct. Exits with 1 on any violation.\n\nScenarios:\n")
+	fmt.Fprint(out, "Usage: bench SCENARIO [flags]\n\nMeasures a node, or a region of several, and checks that it stayed correct. Exits with 1 on any violation.\n\nScenarios:\n")
 	for _, s := range scenarios {
 		fmt.Fprintf(out, "  %-12s %s\n", s.name, s.about)
 	}
@@ -88,28 +98,57 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	}
 	o.scenario = f.Arg(0)
 	o.applyDefaults(f)
-	return o, o.validate()
+	return o, errors.Join(o.parseSpawn(), o.validate())
 }
 
 func (o *options) applyDefaults(f *pflag.FlagSet) {
+	region := o.needsRegion()
 	if o.spawn == "" && len(o.endpoints) == 0 {
 		o.spawn = "1"
+		if region {
+			o.spawn = "3"
+		}
 	}
-	if !o.short {
-		return
+	if (o.short || region) && !f.Changed("rounds") {
+		o.rounds = 1 // one round of theirs holds many samples
 	}
-	if !f.Changed("rounds") {
-		o.rounds = 1
-	}
-	if !f.Changed("duration") {
+	if o.short && !f.Changed("duration") {
 		o.duration = 2 * time.Second
 	}
+	if o.short && !f.Changed("kills") {
+		o.kills = 2
+	}
+}
+
+func (o *options) needsRegion() bool {
+	return slices.ContainsFunc(scenarios, func(s scenario) bool { return s.name == o.scenario && s.region })
+}
+
+// parseSpawn reads N or 1xN, which are the same.
+func (o *options) parseSpawn() error {
+	if o.spawn == "" {
+		return nil
+	}
+	each := o.spawn
+	if regions, n, ok := strings.Cut(o.spawn, "x"); ok {
+		if regions != "1" {
+			return fmt.Errorf("--spawn %s: several regions come with the mesh; this version starts one, of 1, 3 or 5 nodes", o.spawn)
+		}
+		each = n
+	}
+	switch each {
+	case "1", "3", "5":
+		o.spawn, o.nodes = each, int(each[0]-'0')
+		return nil
+	}
+	return fmt.Errorf("--spawn %s: a region has 1, 3 or 5 nodes", o.spawn)
 }
 
 // Bounds of the flags.
 const (
 	durationMin = 100 * time.Millisecond
 	durationMax = 10 * time.Minute
+	everyMin    = 500 * time.Millisecond
 	roundsMax   = 100
 )
 
@@ -125,7 +164,10 @@ func (o *options) validate() error {
 	}
 	check(slices.Contains(scenarioNames(), o.scenario), "no scenario %q: there are %s", o.scenario, strings.Join(scenarioNames(), ", "))
 	check(o.spawn == "" || len(o.endpoints) == 0, "--spawn and --endpoints exclude each other")
-	check(o.spawn == "" || o.spawn == "1", "--spawn %s: this version starts one node", o.spawn)
+	if o.needsRegion() {
+		check(o.spawn != "" && o.nodes != 1, "%s ends nodes and starts them again, which takes a region of its own: --spawn 3 or 5", o.scenario)
+		check(o.profile == "", "--profile: %s has no node that runs all the time", o.scenario)
+	}
 	check(o.profile == "" || o.spawn != "", "--profile needs a spawned node")
 	check(o.duration >= durationMin && o.duration <= durationMax, "--duration %v: want %v to %v", o.duration, durationMin, durationMax)
 	within("rounds", o.rounds, 1, roundsMax)
@@ -134,6 +176,9 @@ func (o *options) validate() error {
 	within("subscribers", o.subscribers, 1, 1_000_000)
 	within("burst", o.burst, 1, protocol.CommandsMax)
 	within("count", o.count, 1, 1_000_000)
+	within("rate", o.rate, 1, 1_000_000)
+	within("kills", o.kills, 1, 1000)
+	check(o.every >= everyMin && o.every <= durationMax, "--every %v: want %v to %v", o.every, everyMin, durationMax)
 	for i, e := range o.endpoints {
 		u, err := url.Parse(e)
 		check(err == nil && u.Scheme == "ws" && u.Host != "", "--endpoints %q: want ws://host:port", e)

@@ -20,6 +20,9 @@ func TestDefaults(t *testing.T) {
 		{"hot-sku", "1", 3, 10 * time.Second},
 		{"hot-sku --short", "1", 1, 2 * time.Second},
 		{"--short fanout --rounds 2 --duration 1s", "1", 2, time.Second},
+		{"hot-sku --spawn 1x3", "3", 3, 10 * time.Second},
+		{"failover", "3", 1, 10 * time.Second},
+		{"drain --spawn 5 --rounds 2 --short", "5", 2, 2 * time.Second},
 		{"hot-sku --endpoints ws://a:1/v1/ws,ws://b:1/v1/ws", "", 3, 10 * time.Second},
 	} {
 		o, err := parseOptions(strings.Fields(c.args), nil)
@@ -31,11 +34,19 @@ func TestDefaults(t *testing.T) {
 
 func TestBadArguments(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                                      "hot-sku, fanout, connections",
+		"":                                      "hot-sku, fanout, connections, failover, drain",
 		"cold-sku":                              "no scenario",
 		"hot-sku fanout":                        "one scenario",
 		"hot-sku --nonsense":                    "--help",
-		"hot-sku --spawn 3":                     "one node",
+		"hot-sku --spawn 2":                     "1, 3 or 5",
+		"hot-sku --spawn 1x2":                   "1, 3 or 5",
+		"hot-sku --spawn 3x1":                   "come with the mesh",
+		"failover --spawn 1":                    "--spawn 3 or 5",
+		"drain --endpoints ws://a":              "--spawn 3 or 5",
+		"drain --profile .":                     "--profile",
+		"failover --kills 0":                    "--kills",
+		"failover --every 1ms":                  "--every",
+		"failover --rate 0":                     "--rate",
 		"hot-sku --depth 300":                   "--depth 300: want 1 to 256",
 		"hot-sku --rounds 0":                    "--rounds",
 		"hot-sku --duration 1h":                 "--duration",

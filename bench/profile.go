@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"sync"
 	"time"
 )
 
-// startProfiles writes node.pprof, which the node's admin port hands out, and
-// generator.pprof to dir. The node's covers whole seconds.
+// startProfiles writes generator.pprof and one that the node's admin port hands out to
+// dir: node.pprof, or in a region one of each node's name. A node's covers whole
+// seconds.
 func startProfiles(t *target, dir string, length time.Duration) (stop func() error, err error) {
 	own, err := os.Create(filepath.Join(dir, "generator.pprof"))
 	if err != nil {
@@ -21,11 +23,19 @@ func startProfiles(t *target, dir string, length time.Duration) (stop func() err
 	if err := pprof.StartCPUProfile(own); err != nil {
 		return nil, errors.Join(err, own.Close())
 	}
-	fetched := make(chan error, 1)
-	go func() { fetched <- fetchProfile(t.admin, filepath.Join(dir, "node.pprof"), length) }()
+	errs := make([]error, len(t.nodes))
+	var fetches sync.WaitGroup
+	for i, n := range t.nodes {
+		name := "node"
+		if len(t.nodes) > 1 {
+			name = n.name
+		}
+		fetches.Go(func() { errs[i] = fetchProfile(n.Admin, filepath.Join(dir, name+".pprof"), length) })
+	}
 	return func() error {
 		pprof.StopCPUProfile()
-		return errors.Join(<-fetched, own.Close())
+		fetches.Wait()
+		return errors.Join(append(errs, own.Close())...)
 	}, nil
 }
 

@@ -75,10 +75,13 @@ func (r *report) print(out io.Writer) {
 }
 
 func (r *report) where() string {
-	if r.Spawn != "" {
+	switch r.Spawn {
+	case "":
+		return strings.Join(r.Endpoints, ", ")
+	case "1":
 		return "a spawned node"
 	}
-	return strings.Join(r.Endpoints, ", ")
+	return "a spawned region of " + r.Spawn + " nodes"
 }
 
 func printMetrics(w io.Writer, prefix string, rounds map[string][]float64) {

@@ -14,12 +14,15 @@ import (
 type scenario struct {
 	name, about string
 	run         func(context.Context, *round) error
+	region      bool // of its own, whose nodes it ends
 }
 
 var scenarios = []scenario{
-	{"hot-sku", "sells of one SKU over pipelined connections, as fast as they are answered and at half of that", hotSKU},
-	{"fanout", "one SKU (and bursts of SKUs) changing before many subscribers, next to a bare write loop", fanout},
-	{"connections", "idle connections: memory and CPU of each, handshakes per second", connections},
+	{"hot-sku", "sells of one SKU over pipelined connections, as fast as they are answered and at half of that", hotSKU, false},
+	{"fanout", "one SKU (and bursts of SKUs) changing before many subscribers, next to a bare write loop", fanout, false},
+	{"connections", "idle connections: memory and CPU of each, handshakes per second", connections, false},
+	{"failover", "the node that decides is killed under load: time until the others do, and what got lost", failover, true},
+	{"drain", "a rolling restart under load: nothing may fail", drain, true},
 }
 
 func scenarioNames() []string {
@@ -73,7 +76,7 @@ func (r *round) peer(name string) numbers {
 func measure(ctx context.Context, o *options, p *progress) (*report, error) {
 	rep := newReport(o)
 	for n := 1; n <= o.rounds; n++ {
-		t, err := openTarget(ctx, o)
+		t, err := openTarget(ctx, o, p)
 		if err != nil {
 			return nil, err
 		}

@@ -50,11 +50,12 @@ func (r *round) checkCount() error {
 	if err != nil {
 		return err
 	}
-	reserved := ownFiles
+	limit := int(min(files, 1<<30))
+	room := limit - ownFiles
 	if r.spawn != "" {
-		reserved = nodeFiles
+		room = min(room, (limit-nodeFiles)*r.nodes) // connections are spread over the nodes
 	}
-	if room := int(min(files, 1<<30)) - reserved; r.count > room {
+	if r.count > room {
 		return fmt.Errorf("--count %d: a process may open %d files here, which is room for %d connections; `ulimit -Hn` shows the limit, root and limits.conf(5) raise it", r.count, files, room)
 	}
 	return nil
@@ -90,14 +91,14 @@ const (
 	settleMax   = 15 * time.Second
 )
 
-// settledMemory waits until the node's memory has stopped changing; 0 where it
+// settledMemory waits until the nodes' memory has stopped changing; 0 where it
 // can't be read.
 func (r *round) settledMemory(ctx context.Context, gen *generator) (int64, error) {
-	if r.target.pid() == 0 {
+	if len(r.target.pids()) == 0 {
 		r.progress.note("memory and CPU time can be read of a spawned node only")
 		return 0, nil
 	}
-	if _, err := residentBytes(r.target.pid()); errors.Is(err, errors.ErrUnsupported) {
+	if _, err := r.residentBytes(); errors.Is(err, errors.ErrUnsupported) {
 		r.progress.note("%v", err)
 		return 0, nil
 	}
@@ -109,7 +110,7 @@ func (r *round) settledMemory(ctx context.Context, gen *generator) (int64, error
 			return 0, err
 		}
 		var err error
-		if rss, err = residentBytes(r.target.pid()); err != nil {
+		if rss, err = r.residentBytes(); err != nil {
 			return 0, err
 		}
 		if calm++; float64(max(rss-last, last-rss)) > settled*float64(rss) {
@@ -118,6 +119,18 @@ func (r *round) settledMemory(ctx context.Context, gen *generator) (int64, error
 		last = rss
 	}
 	return rss, nil
+}
+
+// residentBytes is the memory of all nodes together.
+func (r *round) residentBytes() (sum int64, err error) {
+	for _, pid := range r.target.pids() {
+		n, err := residentBytes(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 // hold keeps the connections open and measures what that costs.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"github.com/stockmesh/stockmesh/protocol"
@@ -165,7 +166,7 @@ func (r *round) recordTexts(ctx context.Context, node *stage) (texts [kinds][]by
 
 // openFloorStage starts the bare write loop and connects as many subscribers.
 func (r *round) openFloorStage(ctx context.Context, gen *generator, texts [kinds][]byte) (*stage, func() error, error) {
-	p, err := startProcess(ctx, childFloor)
+	p, err := startProcess(ctx, os.Stderr, childFloor)
 	if err != nil {
 		return nil, nil, err
 	}

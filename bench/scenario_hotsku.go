@@ -42,7 +42,7 @@ func hotSKU(ctx context.Context, r *round) (err error) {
 // openLoad sets the opening stock and opens the connections.
 func (r *round) openLoad(ctx context.Context, l *load, sku string) error {
 	count := protocol.Command{Op: protocol.OpCount, Key: "opening-" + r.id, SKU: sku, OnHand: protocol.Ptr(int64(opening))}
-	if _, err := ask(ctx, r.target, count); err != nil {
+	if _, err := ask(ctx, r.target.endpoint(0), count); err != nil {
 		return err
 	}
 	return dialAll(ctx, r.target, r.connections, func(i int, d *dialed) error {
@@ -111,20 +111,19 @@ func (r *round) checkSales(ctx context.Context, l *load, sku string) error {
 	if l.refused > 0 {
 		r.violate("%d sells were refused although there was stock", l.refused)
 	}
-	a, err := ask(ctx, r.target, protocol.Command{Op: protocol.OpGet, SKUs: []string{sku}, Locations: []string{protocol.DefaultLocation}})
-	if err != nil {
-		return err
+	want := opening - l.acked
+	for i := range r.target.endpoints {
+		stock, err := r.settledStock(ctx, i, map[string]int64{sku: want})
+		if err != nil {
+			return err
+		}
+		onHand, known := stock[sku]
+		switch {
+		case !known:
+			r.violate("get answers %d items for one SKU", len(stock))
+		case onHand != want:
+			r.violate("on_hand is %d after %d acknowledged sells of %d: want %d", onHand, l.acked, int64(opening), want)
+		}
 	}
-	if len(a.OK.Items) != 1 {
-		r.violate("get answers %d items for one SKU", len(a.OK.Items))
-		return nil
-	}
-	r.checkStock(a.OK.Items[0].OnHand, l.acked)
 	return nil
-}
-
-func (r *round) checkStock(onHand, sold int64) {
-	if want := opening - sold; onHand != want {
-		r.violate("on_hand is %d after %d acknowledged sells of %d: want %d", onHand, sold, int64(opening), want)
-	}
 }

@@ -12,6 +12,7 @@ import (
 // TestMain lets the test binary be started again as a child, as bench itself is.
 func TestMain(m *testing.M) {
 	children[childNull] = runNull
+	children[childBench] = func(args []string) error { return run(context.Background(), args, os.Stdout, os.Stderr) }
 	if child, ok := children[firstArgument()]; ok {
 		exit(child(os.Args[2:]))
 	}
@@ -37,6 +38,9 @@ func runScenario(t *testing.T, args ...string) (map[string]any, error) {
 	}
 	if text, _ := os.ReadFile(out.Name()); t.Failed() || err != nil {
 		t.Logf("%s", text)
+	}
+	if _, missing := os.Stat(file); err != nil && missing != nil {
+		return nil, err
 	}
 	return readJSON(t, file), err
 }

@@ -123,6 +123,12 @@ func (p *poller) add(s *socket) error {
 	return p.interest(s, syscall.EPOLL_CTL_ADD)
 }
 
+// remove closes a socket; nothing that it said is handed over any more.
+func (p *poller) remove(s *socket) error {
+	p.sockets[s.token] = nil
+	return s.close() // which ends the waiting for it, too
+}
+
 func (p *poller) interest(s *socket, op int) error {
 	event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: s.token}
 	if len(s.unsent) > 0 {
@@ -149,6 +155,9 @@ func (p *poller) wait(timeout time.Duration, got func(token int, b []byte, err e
 
 func (p *poller) serve(e *syscall.EpollEvent, got func(int, []byte, error)) {
 	s := p.sockets[e.Fd]
+	if s == nil {
+		return // removed in this very turn
+	}
 	if e.Events&syscall.EPOLLOUT != 0 {
 		if err := s.sendRest(); err != nil {
 			got(int(s.token), nil, err)
@@ -172,7 +181,9 @@ func (p *poller) serve(e *syscall.EpollEvent, got func(int, []byte, error)) {
 func (p *poller) close() error {
 	var errs []error
 	for _, s := range p.sockets {
-		errs = append(errs, s.close())
+		if s != nil {
+			errs = append(errs, s.close())
+		}
 	}
 	return errors.Join(append(errs, syscall.Close(p.epoll))...)
 }

@@ -10,9 +10,12 @@ import (
 
 // socket is a connection with a goroutine that reads it: good enough to try the
 // scenarios on, too dear to measure a node's limits with.
-type socket struct{ nc *net.TCPConn }
+type socket struct {
+	nc    *net.TCPConn
+	token int
+}
 
-func adopt(nc *net.TCPConn) (*socket, error) { return &socket{nc}, nil }
+func adopt(nc *net.TCPConn) (*socket, error) { return &socket{nc: nc}, nil }
 
 func (s *socket) send(b []byte) error {
 	_, err := s.nc.Write(b)
@@ -44,18 +47,24 @@ func newPoller() (*poller, error) {
 
 // add has a socket waited for; its token counts up from 0.
 func (p *poller) add(s *socket) error {
-	token := len(p.sockets)
+	s.token = len(p.sockets)
 	p.sockets = append(p.sockets, s)
-	go p.read(token, s)
+	go p.read(s)
 	return nil
 }
 
-func (p *poller) read(token int, s *socket) {
+// remove closes a socket; nothing that it said is handed over any more.
+func (p *poller) remove(s *socket) error {
+	p.sockets[s.token] = nil
+	return s.close()
+}
+
+func (p *poller) read(s *socket) {
 	for {
 		b := make([]byte, readBytes)
 		n, err := s.nc.Read(b)
 		select {
-		case p.arrivals <- arrival{token, b[:n], err}:
+		case p.arrivals <- arrival{s.token, b[:n], err}:
 		case <-p.done:
 			return
 		}
@@ -69,21 +78,28 @@ func (p *poller) read(token int, s *socket) {
 func (p *poller) wait(timeout time.Duration, got func(token int, b []byte, err error)) error {
 	select {
 	case a := <-p.arrivals:
-		got(a.token, a.b, a.err)
+		p.hand(a, got)
 	case <-time.After(timeout):
 	}
 	for range len(p.arrivals) {
-		a := <-p.arrivals
-		got(a.token, a.b, a.err)
+		p.hand(<-p.arrivals, got)
 	}
 	return nil
+}
+
+func (p *poller) hand(a arrival, got func(int, []byte, error)) {
+	if p.sockets[a.token] != nil {
+		got(a.token, a.b, a.err)
+	}
 }
 
 func (p *poller) close() error {
 	close(p.done)
 	var errs []error
 	for _, s := range p.sockets {
-		errs = append(errs, s.close())
+		if s != nil {
+			errs = append(errs, s.close())
+		}
 	}
 	return errors.Join(errs...)
 }

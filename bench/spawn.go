@@ -1,32 +1,25 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"syscall"
-	"time"
-
-	"github.com/stockmesh/stockmesh/node/server"
+	"strconv"
+	"strings"
+	"sync"
 )
 
-// target is what a round measures: a node of its own or running ones.
+// target is what a round measures: nodes of its own or running ones.
 type target struct {
 	endpoints []string
-	admin     string // of a spawned node
-	node      *process
-	dir       string
+	nodes     []*node // spawned ones, in the order of endpoints
+	dir       string  // theirs
 }
 
-func openTarget(ctx context.Context, o *options) (*target, error) {
+// openTarget starts the nodes of a round and waits until each is ready.
+func openTarget(ctx context.Context, o *options, p *progress) (*target, error) {
 	if o.spawn == "" {
 		return &target{endpoints: o.endpoints}, nil
 	}
@@ -35,165 +28,152 @@ func openTarget(ctx context.Context, o *options) (*target, error) {
 		return nil, err
 	}
 	t := &target{dir: dir}
-	if t.node, err = startProcess(ctx, childNode, dir); err != nil {
+	if t.nodes, err = planNodes(dir, o.nodes); err == nil {
+		err = t.start(ctx, p)
+	}
+	if err != nil {
 		return nil, errors.Join(err, t.close())
 	}
-	t.endpoints = []string{"ws://" + t.node.Public + "/v1/ws"}
-	t.admin = t.node.Admin
+	for _, n := range t.nodes {
+		t.endpoints = append(t.endpoints, "ws://"+n.Public+"/v1/ws")
+	}
 	return t, nil
+}
+
+// start starts all nodes at once, as those of a region wait for each other.
+func (t *target) start(ctx context.Context, p *progress) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if len(t.nodes) > 1 {
+		p.counted(fmt.Sprintf("starting a region of %d nodes", len(t.nodes)), len(t.nodes))
+	}
+	results := make(chan error)
+	for _, n := range t.nodes {
+		go func() { results <- n.start(ctx) }()
+	}
+	var failed error
+	for i := range t.nodes {
+		err := <-results
+		p.at(int64(i + 1))
+		if failed == nil && err != nil {
+			failed = err
+			cancel() // the others fail soon; each is waited for
+		}
+	}
+	return failed
 }
 
 // endpoint spreads connections over the endpoints.
 func (t *target) endpoint(i int) string { return t.endpoints[i%len(t.endpoints)] }
 
-// pid is 0 where the node is not ours.
-func (t *target) pid() int {
-	if t.node == nil {
-		return 0
+// pids is empty where the nodes are not ours.
+func (t *target) pids() []int {
+	var pids []int
+	for _, n := range t.nodes {
+		pids = append(pids, n.pid())
 	}
-	return t.node.cmd.Process.Pid
+	return pids
 }
 
+// close ends all nodes at once and removes what they kept.
 func (t *target) close() error {
-	var err error
-	if t.node != nil {
-		err = t.node.stop()
+	errs := make([]error, len(t.nodes))
+	var stops sync.WaitGroup
+	for i, n := range t.nodes {
+		stops.Go(func() { errs[i] = n.stop() })
 	}
+	stops.Wait()
 	if t.dir != "" {
-		err = errors.Join(err, os.RemoveAll(t.dir))
+		errs = append(errs, os.RemoveAll(t.dir))
 	}
-	return err
+	return errors.Join(errs...)
 }
 
-// children are the programs hidden in this binary, by first argument.
-var children = map[string]func(args []string) error{
-	childNode:  runNode,
-	childFloor: runFloor,
+// node is a spawned node through all its lives: it comes back on its data and, in a
+// region, on its ports.
+type node struct {
+	*process // nil while it is down
+	name     string
+	args     []string
+	log      string // file of what it says on stderr; "": our own
 }
 
-const (
-	childNode  = "child-node"
-	childFloor = "child-floor"
-)
-
-// addresses is the one line that a child prints, once it serves.
-type addresses struct {
-	Public string `json:"public"`
-	Admin  string `json:"admin,omitempty"`
-}
-
-// process is a child. Its standard input stays open as long as we live: a child
-// whose input ends has lost its parent and ends too.
-type process struct {
-	addresses
-	cmd   *exec.Cmd
-	stdin io.Closer
-}
-
-const (
-	startTimeout = 30 * time.Second
-	stopTimeout  = 20 * time.Second
-)
-
-func startProcess(ctx context.Context, args ...string) (*process, error) {
-	binary, err := os.Executable()
+// planNodes lays out the nodes of one region.
+func planNodes(dir string, count int) ([]*node, error) {
+	if count == 1 {
+		return []*node{newNode(dir, "bench-1", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")}, nil
+	}
+	const each = 4
+	addrs, err := freePorts(each * count)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(binary, args...)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
+	var gossip []string
+	for i := range count {
+		gossip = append(gossip, addrs[each*i+2])
 	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
+	var nodes []*node
+	for i := range count {
+		own := addrs[each*i : each*(i+1)]
+		n := newNode(dir, fmt.Sprintf("bench-%d", i+1),
+			"--listen", own[0], "--admin", own[1], "--gossip", own[2], "--cluster-listen", own[3],
+			"--expect", strconv.Itoa(count), "--join", strings.Join(gossip, ","),
+			"--drain", drainOver.String(), "--insecure") // no certificates: everything stays on loopback
+		n.log = filepath.Join(dir, n.name+".log")
+		nodes = append(nodes, n)
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	p := &process{cmd: cmd, stdin: stdin}
-	if err := p.awaitAddresses(ctx, stdout); err != nil {
-		return nil, fmt.Errorf("%s: %w", args[0], errors.Join(err, p.stop()))
-	}
-	return p, nil
+	return nodes, nil
 }
 
-func (p *process) awaitAddresses(ctx context.Context, stdout io.Reader) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	answer := make(chan error, 1)
-	go func() {
-		line, err := bufio.NewReader(stdout).ReadBytes('\n')
-		if err == nil {
-			err = json.Unmarshal(line, &p.addresses)
+func newNode(dir, name string, flags ...string) *node {
+	args := []string{childNode, dir, "--name", name, "--data", filepath.Join(dir, name)}
+	return &node{name: name, args: append(args, flags...)}
+}
+
+// start starts the node, again if it was ended, and waits until it is ready.
+func (n *node) start(ctx context.Context) error {
+	stderr := os.Stderr
+	if n.log != "" {
+		f, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
 		}
-		answer <- err
-	}()
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		err := errors.Join(ctx.Err(), p.cmd.Process.Kill())
-		<-answer // its pipe has ended with it
-		return fmt.Errorf("did not start: %w", err)
+		defer f.Close() // the child has its own
+		stderr = f
 	}
+	p, err := startProcess(ctx, stderr, n.args...)
+	if err != nil {
+		return n.explain(err)
+	}
+	n.process = p
+	return nil
 }
 
-// stop asks the child to end and, if it doesn't, ends it.
-func (p *process) stop() error {
-	defer p.stdin.Close()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return errors.Join(err, p.cmd.Process.Kill(), p.cmd.Wait())
+// stop ends the node in good order, if it runs.
+func (n *node) stop() error { return n.end((*process).stop) }
+
+// kill ends the node without any warning.
+func (n *node) kill() error { return n.end((*process).kill) }
+
+func (n *node) end(how func(*process) error) error {
+	p := n.process
+	if p == nil {
+		return nil
 	}
-	late := time.AfterFunc(stopTimeout, func() { _ = p.cmd.Process.Kill() }) // Wait tells
-	defer late.Stop()
-	if err := p.cmd.Wait(); err != nil {
-		return fmt.Errorf("process %d: %w", p.cmd.Process.Pid, err)
+	n.process = nil
+	if err := how(p); err != nil {
+		return n.explain(err)
 	}
 	return nil
 }
 
-// childContext ends with SIGTERM or with the parent. Ctrl-C reaches the whole
-// group, but it is the parent's to say when its children end.
-func childContext() (context.Context, context.CancelFunc) {
-	signal.Ignore(os.Interrupt)
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		cancel()
-	}()
-	return ctx, cancel
-}
+const logTail = 4 << 10
 
-func announce(a addresses) error { return json.NewEncoder(os.Stdout).Encode(a) }
-
-// runNode is a node as `go run ./node` starts one, on free ports. It removes its
-// directory, so that nothing stays even if the parent is killed.
-func runNode(args []string) error {
-	dir := args[0]
-	defer os.RemoveAll(dir)
-	ctx, cancel := childContext()
-	defer cancel()
-	config := server.Default()
-	config.Data, config.Name, config.Version = filepath.Join(dir, "data"), "bench", "bench"
-	config.Listen, config.Admin = "127.0.0.1:0", "127.0.0.1:0"
-	config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := server.New(config)
-	if err != nil {
-		return err
+// explain adds what the node has said last.
+func (n *node) explain(err error) error {
+	b, _ := os.ReadFile(n.log) // nothing to read is nothing to add
+	if len(b) == 0 {
+		return fmt.Errorf("%s: %w", n.name, err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	select {
-	case err := <-ended:
-		return err
-	case <-s.Ready():
-	}
-	err = announce(addresses{Public: s.Addr().String(), Admin: s.AdminAddr()})
-	if err != nil {
-		cancel()
-	}
-	return errors.Join(err, <-ended)
+	return fmt.Errorf("%s: %w; its log ends with:\n%s", n.name, err, b[max(0, len(b)-logTail):])
 }
