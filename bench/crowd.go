@@ -17,6 +17,7 @@ import (
 type crowd struct {
 	gen       *generator
 	endpoints []string
+	each      int // endpoints of a region: a client stays in its own, which alone knows its keys
 	members   []*member
 	accounts  []*account
 	rate      float64 // commands per second; 0: none
@@ -29,6 +30,7 @@ type crowd struct {
 	outage  *outage // the one that nobody has seen the end of
 
 	acked, refused int64
+	falselyRefused int64 // those of refused for which other regions may have had stock
 	failed         int64 // commands that got an error they should not have
 	resent         int64 // sends after a connection was lost
 	broken         int64 // connections that ended without the node saying so
@@ -37,6 +39,9 @@ type crowd struct {
 	late           latencies // how much later than due we were ourselves
 	lastAck, gap   int64     // gap: the longest time without a success
 	faults         []string  // the first few
+
+	onAck     func(m *member, age int64) // nil: nobody wants to know
+	onRefusal func(m *member, lacksRights bool)
 
 	ctx      context.Context // of the dials
 	cancel   context.CancelFunc
@@ -60,8 +65,8 @@ type landing struct {
 	dialed *dialed
 }
 
-// outage begins with the end of a node and is over when a client of another one gets
-// a command answered with success that was not even due before.
+// outage begins with the end of a node and is over when a client of another one of
+// its region gets a command answered with success that was not even due before.
 type outage struct {
 	node   int
 	killed int64 // ns: just before
@@ -70,7 +75,7 @@ type outage struct {
 }
 
 func newCrowd(gen *generator, endpoints []string) *crowd {
-	c := &crowd{gen: gen, endpoints: endpoints, step: func() {}, ages: newLatencies(), late: newLatencies(), calls: make(chan func())}
+	c := &crowd{gen: gen, endpoints: endpoints, each: len(endpoints), step: func() {}, ages: newLatencies(), late: newLatencies(), calls: make(chan func())}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -97,10 +102,11 @@ const redialPause = 20 * time.Millisecond
 
 // dial finds a node for a member that leaves its own, on a goroutine.
 func (c *crowd) dial(m *member) {
-	from, n := m.at, len(c.endpoints)
+	from, n := m.at, c.each
+	region := from - from%n // its first node
 	c.dials.Go(func() {
 		for try := 0; c.ctx.Err() == nil; try++ {
-			node := elsewhere(from, m.number, try, n)
+			node := region + elsewhere(from-region, m.number, try, n)
 			d, err := dial(c.ctx, c.endpoints[node])
 			if err == nil {
 				c.landings <- landing{m, node, d}
@@ -194,16 +200,31 @@ func (c *crowd) landAll() error {
 	}
 }
 
+// refuse takes a refusal for lack of stock.
+func (c *crowd) refuse(m *member, e *protocol.Error) {
+	c.refused++
+	lacks := lacksRights(e)
+	if lacks {
+		c.falselyRefused++
+	}
+	if c.onRefusal != nil {
+		c.onRefusal(m, lacks)
+	}
+}
+
 // count takes a success.
-func (c *crowd) count(e *errand) {
+func (c *crowd) count(m *member, e *errand) {
 	now := c.gen.now
 	c.acked++
 	c.ages.add(now-e.due, 1)
+	if c.onAck != nil {
+		c.onAck(m, now-e.due)
+	}
 	if c.lastAck > 0 {
 		c.gap = max(c.gap, now-c.lastAck)
 	}
 	c.lastAck = now
-	if o := c.outage; o != nil && e.due >= o.dead && e.node != o.node {
+	if o := c.outage; o != nil && e.due >= o.dead && e.node != o.node && e.node/c.each == o.node/c.each {
 		o.over <- time.Duration(now - o.killed)
 		c.outage = nil
 	}

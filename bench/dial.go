@@ -161,6 +161,9 @@ type answer struct {
 	Error *protocol.Error `json:"error"`
 }
 
+// answerMax has room for the items that stock asks for at once.
+const answerMax = 512 << 10
+
 // ask opens a connection, sends one command and returns its answer.
 func ask(ctx context.Context, endpoint string, c protocol.Command) (*answer, error) {
 	d, err := dial(ctx, endpoint)
@@ -175,7 +178,7 @@ func ask(ctx context.Context, endpoint string, c protocol.Command) (*answer, err
 	if _, err := d.Write(appendClientFrame(nil, opText, [4]byte{}, protocol.AppendJSON(nil, &c))); err != nil {
 		return nil, err
 	}
-	r := bufio.NewReader(d)
+	r := bufio.NewReaderSize(d, answerMax)
 	for {
 		f, err := readFrame(r)
 		if err != nil {

@@ -105,12 +105,14 @@ type template struct {
 	mask  [4]byte
 	head  int
 	gaps  []gap
+	items uint64 // how many there are to choose from
 }
 
 // gap is where a number goes: add is its distance from the first command's.
 type gap struct {
-	at  int
-	add uint64
+	at   int
+	add  uint64
+	item bool // it is the number of an item
 }
 
 // numberDigits is the width of a template's numbers, which begin at numberMin.
@@ -121,21 +123,25 @@ const (
 )
 
 // newTemplate lays out one command, or an array of them. Each '#' becomes the
-// command's number: the one given to append, counting up through the array.
+// command's number: the one given to append, counting up through the array. Each '~'
+// becomes the number of an item that is chosen by that.
 func newTemplate(mask [4]byte, commands ...string) *template {
 	payload := strings.Join(commands, ",")
 	if len(commands) > 1 {
 		payload = "[" + payload + "]"
 	}
-	parts := strings.Split(payload, "#")
+	parts := strings.Split(strings.ReplaceAll(payload, "~", "#"), "#")
 	wide := strings.Join(parts, strconv.Itoa(numberMin))
-	t := &template{mask: mask, frame: appendClientFrame(nil, opText, mask, []byte(wide))}
+	t := &template{mask: mask, frame: appendClientFrame(nil, opText, mask, []byte(wide)), items: 1}
 	t.head = len(t.frame) - len(wide)
 	at := t.head
 	for i, c := range commands {
-		for range strings.Count(c, "#") {
+		for _, mark := range c {
+			if mark != '#' && mark != '~' {
+				continue
+			}
 			at += len(parts[len(t.gaps)])
-			t.gaps = append(t.gaps, gap{at, uint64(i)})
+			t.gaps = append(t.gaps, gap{at, uint64(i), mark == '~'})
 			at += numberDigits
 		}
 	}
@@ -148,9 +154,21 @@ func (t *template) append(b []byte, n uint64) []byte {
 	start := len(b)
 	b = append(b, t.frame...)
 	for _, g := range t.gaps {
-		t.fill(b[start+g.at:start+g.at+numberDigits], g.at-t.head, n+g.add)
+		number := n + g.add
+		if g.item {
+			number = t.item(number)
+		}
+		t.fill(b[start+g.at:start+g.at+numberDigits], g.at-t.head, number)
 	}
 	return b
+}
+
+// item chooses the item of a command, from 0 on: evenly, and differently on each
+// connection, as their masks differ.
+func (t *template) item(number uint64) uint64 {
+	const golden = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio: Fibonacci hashing
+	mixed := (number + uint64(binary.BigEndian.Uint32(t.mask[:]))<<32) * golden
+	return mixed >> 32 % t.items
 }
 
 // fill writes a number's digits, masked: at is their place in the payload.

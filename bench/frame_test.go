@@ -63,6 +63,7 @@ func TestTemplates(t *testing.T) {
 		{[]string{`{"id":#,"key":"k-#"}`}, `{"id":1234567899,"key":"k-1234567899"}`},
 		{[]string{`{"op":"` + long + `","id":#}`}, `{"op":"` + long + `","id":1234567899}`},
 		{[]string{`{"id":#,"key":"#"}`, `{"id":#}`, `{"key":"a#"}`}, `[{"id":1234567899,"key":"1234567899"},{"id":1234567900},{"key":"a1234567901"}]`},
+		{[]string{`{"id":#,"sku":"a~","key":"#"}`}, `{"id":1234567899,"sku":"a0000000000","key":"1234567899"}`},
 	} {
 		tm := newTemplate(mask, c.commands...)
 		tm.append(nil, numberMax) // leaves nothing behind

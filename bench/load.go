@@ -20,13 +20,17 @@ type load struct {
 	late   latencies // open loop: how much later than due we were ourselves
 
 	sent, acked, refused int64
+	falselyRefused       int64    // for lack of stock that other regions may have: not among refused
 	faults               []string // the first few answers that must not be
+
+	onAck func(c *client, number uint64, message []byte) // nil: nobody wants to know
 }
 
 // client is one connection of a load. A command's number names its slot: number
 // modulo slots.
 type client struct {
 	load     *load
+	conn     *conn
 	template *template
 	slots    []slot
 	free     []int
@@ -47,15 +51,16 @@ func newLoad(gen *generator) *load {
 }
 
 // add gives the load a connection; command is what it sends, its number in the
-// place of each '#'.
-func (l *load) add(d *dialed, slots int, command string) error {
+// place of each '#' and that of one of so many items in the place of each '~'.
+func (l *load) add(d *dialed, slots int, command string, items int) error {
 	c := &client{load: l, slots: make([]slot, slots), next: numberMin}
-	cn, err := l.gen.add(d, c)
-	if err != nil {
+	var err error
+	if c.conn, err = l.gen.add(d, c); err != nil {
 		return err
 	}
 	c.next += uint64(slots) - numberMin%uint64(slots) // a multiple of slots
-	c.template = newTemplate(cn.mask, command)
+	c.template = newTemplate(c.conn.mask, command)
+	c.template.items = uint64(items)
 	for i := range slots {
 		c.free = append(c.free, i)
 	}
@@ -63,7 +68,7 @@ func (l *load) add(d *dialed, slots int, command string) error {
 	return nil
 }
 
-func (l *load) conn(i int) *conn { return l.gen.conns[i] }
+func (l *load) conn(i int) *conn { return l.clients[i].conn }
 
 // send puts one command on its way.
 func (c *client) send(to *conn, due int64) {
@@ -98,6 +103,9 @@ func (c *client) received(from *conn, message []byte) {
 		return
 	}
 	c.load.count(result, s.due, message)
+	if result == acked && c.load.onAck != nil {
+		c.load.onAck(c, id, message)
+	}
 	s.number = 0
 	c.free = append(c.free, i)
 	c.follow(from)
@@ -117,6 +125,10 @@ func (c *client) follow(to *conn) {
 
 func (l *load) count(result outcome, due int64, message []byte) {
 	if result == refused {
+		if lacksRights(readError(message)) {
+			l.falselyRefused++
+			return
+		}
 		l.refused++
 		l.fault("refused", message)
 		return
@@ -216,7 +228,7 @@ func (l *load) drain(ctx context.Context) (missing int64, err error) {
 
 // waiting counts commands without an answer, and those not even sent.
 func (l *load) waiting() int64 {
-	n := l.sent - l.acked - l.refused
+	n := l.sent - l.acked - l.refused - l.falselyRefused
 	for _, c := range l.clients {
 		n += int64(len(c.backlog))
 	}

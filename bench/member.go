@@ -108,7 +108,7 @@ func (m *member) received(from *conn, message []byte) {
 		return
 	case result == acked:
 		m.account.book(m.delta)
-		m.crowd.count(e)
+		m.crowd.count(m, e)
 	}
 	m.finish(i)
 	m.retire(from)
@@ -116,27 +116,22 @@ func (m *member) received(from *conn, message []byte) {
 
 // declined says whether an error ends the errand.
 func (m *member) declined(i int, message []byte) bool {
-	var reply struct {
-		Error protocol.Error `json:"error"`
-	}
-	if err := protocol.UnmarshalJSON(message, &reply); err != nil {
-		reply.Error.Message = err.Error()
-	}
-	if reply.Error.Code == protocol.CodeInsufficientStock {
-		m.crowd.refused++ // as it should be where there is no stock
+	e := &m.errands[i]
+	refusal := readError(message)
+	if refusal.Code == protocol.CodeInsufficientStock {
+		m.crowd.refuse(m, refusal) // as it should be where there is no stock
 		return true
 	}
-	e := &m.errands[i]
 	if !e.failed {
 		e.failed = true
 		m.crowd.failed++
 		m.crowd.fault("%s: node %d answered after %d ms: %.300s", m.crowd.phase, e.node+1, (m.crowd.gen.now-e.due)/1e6, message)
 	}
-	if reply.Error.Retryable {
+	if refusal.Retryable {
 		e.on = nil
-		m.crowd.later(m, i, &reply.Error)
+		m.crowd.later(m, i, refusal)
 	}
-	return !reply.Error.Retryable
+	return !refusal.Retryable
 }
 
 // finish frees an errand for what is due.

@@ -17,8 +17,8 @@ const (
 	ownerPoll    = 20 * time.Millisecond
 )
 
-// owner finds the node that decides: the one that all nodes name, as soon as they
-// agree. Every node must run.
+// owner finds the node that decides in the first region: the one that all nodes there
+// name, as soon as they agree. Each of them must run.
 func (t *target) owner(ctx context.Context) (int, error) {
 	late := time.Now().Add(ownerTimeout)
 	for {
@@ -37,7 +37,8 @@ func (t *target) owner(ctx context.Context) (int, error) {
 
 func (t *target) agreedOwner(ctx context.Context) (int, error) {
 	agreed := ""
-	for _, n := range t.nodes {
+	nodes := t.nodes[:t.each]
+	for _, n := range nodes {
 		names, err := namedOwners(ctx, n.Public)
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", n.name, err)
@@ -47,14 +48,15 @@ func (t *target) agreedOwner(ctx context.Context) (int, error) {
 		}
 		agreed = names[0]
 	}
-	i := slices.IndexFunc(t.nodes, func(n *node) bool { return n.name == agreed })
+	i := slices.IndexFunc(nodes, func(n *node) bool { return n.name == agreed })
 	if i < 0 {
 		return 0, fmt.Errorf("the nodes name %q, which is none of them", agreed)
 	}
 	return i, nil
 }
 
-// namedOwners lists the nodes that decide for the first shard, as a node sees it.
+// namedOwners lists the nodes that decide for the first shard of a node's own region,
+// as that node sees it.
 func namedOwners(ctx context.Context, addr string) ([]string, error) {
 	m, err := readMesh(ctx, addr)
 	if err != nil {
@@ -63,7 +65,7 @@ func namedOwners(ctx context.Context, addr string) ([]string, error) {
 	var names []string
 	for _, region := range m.Regions {
 		for _, n := range region.Nodes {
-			if slices.Contains(n.OwnerOf, 0) {
+			if region.Name == m.Region && slices.Contains(n.OwnerOf, 0) {
 				names = append(names, n.Name)
 			}
 		}

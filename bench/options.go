@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,8 @@ import (
 type options struct {
 	scenario  string
 	spawn     string
-	nodes     int // that spawn asks for
+	regions   int // that spawn asks for
+	each      int // nodes of a region
 	endpoints []string
 	dir       string
 
@@ -37,27 +39,29 @@ type options struct {
 	rate        int
 	every       time.Duration
 	kills       int
+	cut         string
 }
 
 func (o *options) bind(f *pflag.FlagSet) {
-	f.StringVar(&o.spawn, "spawn", "", "start a region of `N` nodes for each round: 1, 3 or 5 (default: 1; failover, drain: 3)")
+	f.StringVar(&o.spawn, "spawn", "", "start `N|RxN` nodes for each round: N, a region of 1, 3 or 5, or RxN, a mesh of 2 to 5 such regions (default: 1; failover, drain: 3; cut, mesh: 3x1)")
 	f.StringSliceVar(&o.endpoints, "endpoints", nil, "measure the running nodes at these `URL,...` (ws://host:port/v1/ws) instead")
 	f.StringVar(&o.dir, "dir", "", "`DIR` in which spawned nodes keep their data, removed at the end (default: the system's temporary directory)")
 	f.DurationVar(&o.duration, "duration", 10*time.Second, "time measured in each phase of a round")
-	f.IntVar(&o.rounds, "rounds", 3, "`N` rounds; the median counts (failover, drain: 1)")
+	f.IntVar(&o.rounds, "rounds", 3, "`N` rounds; the median counts (failover, drain, cut, mesh: 1)")
 	f.BoolVar(&o.short, "short", false, "one round with phases of 2s and 2 kills, where not set otherwise")
 	f.StringVar(&o.json, "json", "", "write the result to `FILE`")
 	f.StringVar(&o.profile, "profile", "", "write CPU profiles of spawned nodes and of the generator to `DIR`")
 
-	f.IntVar(&o.connections, "connections", 64, "hot-sku, failover, drain: WebSocket connections")
+	f.IntVar(&o.connections, "connections", 64, "all but fanout, connections: WebSocket connections")
 	f.IntVar(&o.depth, "depth", 32, "hot-sku: unanswered commands of a connection")
 	f.BoolVar(&o.noHalf, "no-half", false, "hot-sku: leave out the phase at half of the measured rate")
 	f.IntVar(&o.subscribers, "subscribers", 1000, "fanout: WebSocket connections that hear of each change")
 	f.IntVar(&o.burst, "burst", 16, "fanout: SKUs that a burst changes with one message")
 	f.IntVar(&o.count, "count", 18000, "connections: idle WebSocket connections")
-	f.IntVar(&o.rate, "rate", 2000, "failover, drain: commands sent per second")
+	f.IntVar(&o.rate, "rate", 2000, "failover, drain, cut, mesh: commands sent per second (mesh: 20000)")
 	f.DurationVar(&o.every, "every", 8*time.Second, "failover: time from one kill to the next, or more until the node is back")
 	f.IntVar(&o.kills, "kills", 5, "failover: `N` times the region's owner is killed")
+	f.StringVar(&o.cut, "cut", "", "cut: `NAME` of the region that loses its links, or all (default: the last one)")
 }
 
 const examples = `
@@ -66,6 +70,9 @@ Examples:
   go run ./bench hot-sku --spawn 3                     the same on a region of three nodes
   go run ./bench failover --kills 20 --json r.json     kill -9 the owner, again and again
   go run ./bench drain --spawn 5                       a rolling restart under load
+  go run ./bench hot-sku --spawn 3x1                   on a mesh of three regions of one node
+  go run ./bench cut --spawn 2x1 --duration 60s        a region loses its links for a minute, under sales
+  go run ./bench mesh --rate 5000                      what linked regions cost, and how fresh they are
   go run ./bench fanout --short                        about ten seconds
   go run ./bench connections --count 5000 --json r.json
   go run ./bench hot-sku --endpoints ws://10.0.0.7:8080/v1/ws --depth 8
@@ -73,7 +80,7 @@ Examples:
 `
 
 func usage(out io.Writer, f *pflag.FlagSet) {
-	fmt.Fprint(out, "Usage: bench SCENARIO [flags]\n\nMeasures a node, or a region of several, and checks that it stayed correct. Exits with 1 on any violation.\n\nScenarios:\n")
+	fmt.Fprint(out, "Usage: bench SCENARIO [flags]\n\nMeasures a node, a region of several or a mesh of regions, and checks that it stayed correct. Exits with 1 on any violation.\n\nScenarios:\n")
 	for _, s := range scenarios {
 		fmt.Fprintf(out, "  %-12s %s\n", s.name, s.about)
 	}
@@ -102,14 +109,11 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 }
 
 func (o *options) applyDefaults(f *pflag.FlagSet) {
-	region := o.needsRegion()
+	takes := o.takes()
 	if o.spawn == "" && len(o.endpoints) == 0 {
-		o.spawn = "1"
-		if region {
-			o.spawn = "3"
-		}
+		o.spawn = cmp.Or(takes.spawn, "1")
 	}
-	if (o.short || region) && !f.Changed("rounds") {
+	if (o.short || takes.own()) && !f.Changed("rounds") {
 		o.rounds = 1 // one round of theirs holds many samples
 	}
 	if o.short && !f.Changed("duration") {
@@ -118,30 +122,40 @@ func (o *options) applyDefaults(f *pflag.FlagSet) {
 	if o.short && !f.Changed("kills") {
 		o.kills = 2
 	}
+	if takes.rate > 0 && !f.Changed("rate") {
+		o.rate = takes.rate
+	}
 }
 
-func (o *options) needsRegion() bool {
-	return slices.ContainsFunc(scenarios, func(s scenario) bool { return s.name == o.scenario && s.region })
+// takes is what the scenario needs.
+func (o *options) takes() needs {
+	for _, s := range scenarios {
+		if s.name == o.scenario {
+			return s.needs
+		}
+	}
+	return needs{}
 }
 
-// parseSpawn reads N or 1xN, which are the same.
+var errSpawn = errors.New("a region has 1, 3 or 5 nodes, a mesh 2 to 5 regions")
+
+// parseSpawn reads N or RxN; 1xN is N.
 func (o *options) parseSpawn() error {
 	if o.spawn == "" {
 		return nil
 	}
-	each := o.spawn
-	if regions, n, ok := strings.Cut(o.spawn, "x"); ok {
-		if regions != "1" {
-			return fmt.Errorf("--spawn %s: several regions come with the mesh; this version starts one, of 1, 3 or 5 nodes", o.spawn)
-		}
-		each = n
+	regions, each, ok := strings.Cut(o.spawn, "x")
+	if !ok {
+		regions, each = "1", o.spawn
 	}
-	switch each {
-	case "1", "3", "5":
-		o.spawn, o.nodes = each, int(each[0]-'0')
-		return nil
+	if len(regions) != 1 || regions < "1" || regions > "5" || each != "1" && each != "3" && each != "5" {
+		return fmt.Errorf("--spawn %s: %w", o.spawn, errSpawn)
 	}
-	return fmt.Errorf("--spawn %s: a region has 1, 3 or 5 nodes", o.spawn)
+	o.regions, o.each = int(regions[0]-'0'), int(each[0]-'0')
+	if o.spawn = each; o.regions > 1 {
+		o.spawn = regions + "x" + each
+	}
+	return nil
 }
 
 // Bounds of the flags.
@@ -164,10 +178,11 @@ func (o *options) validate() error {
 	}
 	check(slices.Contains(scenarioNames(), o.scenario), "no scenario %q: there are %s", o.scenario, strings.Join(scenarioNames(), ", "))
 	check(o.spawn == "" || len(o.endpoints) == 0, "--spawn and --endpoints exclude each other")
-	if o.needsRegion() {
-		check(o.spawn != "" && o.nodes != 1, "%s ends nodes and starts them again, which takes a region of its own: --spawn 3 or 5", o.scenario)
-		check(o.profile == "", "--profile: %s has no node that runs all the time", o.scenario)
+	if takes := o.takes(); takes.own() {
+		check(o.each >= takes.each && o.regions >= takes.regions, "%s %s: --spawn %s, for example", o.scenario, takes.why, takes.spawn)
+		check(o.profile == "" || takes.each == 1, "--profile: %s has no node that runs all the time", o.scenario)
 	}
+	check(o.cut == "" || o.cut == cutAll || slices.Contains(regionNames[:o.regions], o.cut), "--cut %s: the regions are %s", o.cut, strings.Join(regionNames[:o.regions], ", "))
 	check(o.profile == "" || o.spawn != "", "--profile needs a spawned node")
 	check(o.duration >= durationMin && o.duration <= durationMax, "--duration %v: want %v to %v", o.duration, durationMin, durationMax)
 	within("rounds", o.rounds, 1, roundsMax)

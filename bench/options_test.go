@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,11 @@ func TestDefaults(t *testing.T) {
 		{"hot-sku --short", "1", 1, 2 * time.Second},
 		{"--short fanout --rounds 2 --duration 1s", "1", 2, time.Second},
 		{"hot-sku --spawn 1x3", "3", 3, 10 * time.Second},
+		{"hot-sku --spawn 3x1", "3x1", 3, 10 * time.Second},
+		{"cut", "3x1", 1, 10 * time.Second},
+		{"cut --spawn 2x3 --cut us --short", "2x3", 1, 2 * time.Second},
+		{"mesh --spawn 2x1 --rounds 2", "2x1", 2, 10 * time.Second},
+		{"failover --spawn 2x3", "2x3", 1, 10 * time.Second},
 		{"failover", "3", 1, 10 * time.Second},
 		{"drain --spawn 5 --rounds 2 --short", "5", 2, 2 * time.Second},
 		{"hot-sku --endpoints ws://a:1/v1/ws,ws://b:1/v1/ws", "", 3, 10 * time.Second},
@@ -32,17 +38,43 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+func TestRateOfAScenario(t *testing.T) {
+	for args, want := range map[string]int{"cut": 2000, "mesh": 20000, "mesh --rate 50": 50, "failover": 2000} {
+		o, err := parseOptions(strings.Fields(args), nil)
+		if err != nil || o.rate != want {
+			t.Errorf("%s: %+v, %v", args, o, err)
+		}
+	}
+}
+
+func TestSevered(t *testing.T) {
+	for args, want := range map[string][]int{"cut": {2}, "cut --cut eu": {0}, "cut --spawn 2x1 --cut all": {0, 1}} {
+		o, err := parseOptions(strings.Fields(args), nil)
+		if err != nil || !slices.Equal(o.severed(), want) {
+			t.Errorf("%s: %v, want %v; %v", args, o.severed(), want, err)
+		}
+	}
+}
+
 func TestBadArguments(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                                      "hot-sku, fanout, connections, failover, drain",
+		"":                                      "hot-sku, fanout, connections, failover, drain, cut, mesh",
 		"cold-sku":                              "no scenario",
 		"hot-sku fanout":                        "one scenario",
 		"hot-sku --nonsense":                    "--help",
 		"hot-sku --spawn 2":                     "1, 3 or 5",
 		"hot-sku --spawn 1x2":                   "1, 3 or 5",
-		"hot-sku --spawn 3x1":                   "come with the mesh",
-		"failover --spawn 1":                    "--spawn 3 or 5",
-		"drain --endpoints ws://a":              "--spawn 3 or 5",
+		"hot-sku --spawn 6x1":                   "2 to 5 regions",
+		"hot-sku --spawn 0x1":                   "2 to 5 regions",
+		"hot-sku --spawn x":                     "2 to 5 regions",
+		"hot-sku --spawn 2x1x1":                 "2 to 5 regions",
+		"cut --spawn 3":                         "--spawn 3x1",
+		"cut --endpoints ws://a":                "mesh of its own",
+		"cut --spawn 2x1 --cut asia":            "eu, us",
+		"mesh --spawn 1":                        "--spawn 3x1",
+		"failover --spawn 3x1":                  "--spawn 3",
+		"failover --spawn 1":                    "--spawn 3",
+		"drain --endpoints ws://a":              "--spawn 3",
 		"drain --profile .":                     "--profile",
 		"failover --kills 0":                    "--kills",
 		"failover --every 1ms":                  "--every",

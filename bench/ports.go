@@ -16,17 +16,18 @@ const (
 	portMax = 20000
 )
 
-// freePorts picks n addresses on loopback that nobody uses at present, for TCP and
-// UDP.
-func freePorts(n int) ([]string, error) {
-	taken := make(map[string]bool)
+// ports are the addresses handed out so far.
+type ports map[string]bool
+
+// pick takes n addresses on loopback that nobody uses at present, for TCP and UDP.
+func (p ports) pick(n int) ([]string, error) {
 	var list []string
 	for range 100 * n {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(portMin+rand.IntN(portMax-portMin)))
-		if taken[addr] || checkFree(addr) != nil {
+		if p[addr] || checkFree(addr) != nil {
 			continue
 		}
-		taken[addr] = true
+		p[addr] = true
 		if list = append(list, addr); len(list) == n {
 			return list, nil
 		}

@@ -1,5 +1,11 @@
 package main
 
+import (
+	"slices"
+
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
 // outcome is what a node's message says.
 type outcome byte
 
@@ -41,6 +47,23 @@ func scanReply(b []byte) (id uint64, result outcome) {
 		}
 	}
 	return id, result
+}
+
+// readError returns what a refusal says; a message that can't be read says so itself.
+func readError(message []byte) *protocol.Error {
+	var reply struct {
+		Error protocol.Error `json:"error"`
+	}
+	if err := protocol.UnmarshalJSON(message, &reply); err != nil {
+		reply.Error.Message = err.Error()
+	}
+	return &reply.Error
+}
+
+// lacksRights reports whether a region has refused what others may have stock for.
+func lacksRights(e *protocol.Error) bool {
+	return e.Code == protocol.CodeInsufficientStock && e.Details != nil &&
+		slices.ContainsFunc(e.Details.Lines, func(line protocol.Shortage) bool { return line.Elsewhere > 0 })
 }
 
 // scanner walks over JSON that it trusts to be mostly right: it never reads

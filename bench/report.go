@@ -23,6 +23,7 @@ type report struct {
 	Violations []string             `json:"violations"`
 	Rounds     map[string][]float64 `json:"rounds"` // each metric, round by round
 
+	spawned    string // in words
 	peerRounds map[string]map[string][]float64
 }
 
@@ -30,7 +31,7 @@ func newReport(o *options) *report {
 	return &report{
 		Scenario: o.scenario, Spawn: o.spawn, Endpoints: o.endpoints, Machine: describeMachine(o.dir),
 		Metrics: numbers{}, Peers: map[string]numbers{}, Violations: []string{},
-		Rounds: map[string][]float64{}, peerRounds: map[string]map[string][]float64{},
+		Rounds: map[string][]float64{}, spawned: describeSpawn(o.regions, o.each), peerRounds: map[string]map[string][]float64{},
 	}
 }
 
@@ -75,13 +76,10 @@ func (r *report) print(out io.Writer) {
 }
 
 func (r *report) where() string {
-	switch r.Spawn {
-	case "":
+	if r.Spawn == "" {
 		return strings.Join(r.Endpoints, ", ")
-	case "1":
-		return "a spawned node"
 	}
-	return "a spawned region of " + r.Spawn + " nodes"
+	return r.spawned + ", spawned"
 }
 
 func printMetrics(w io.Writer, prefix string, rounds map[string][]float64) {

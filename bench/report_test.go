@@ -40,7 +40,7 @@ func TestLatencies(t *testing.T) {
 }
 
 func testReport() *report {
-	r := newReport(&options{scenario: "fanout", spawn: "1"})
+	r := newReport(&options{scenario: "fanout", spawn: "1", regions: 1, each: 1})
 	for i, v := range []float64{3, 1, 2} {
 		from := &round{name: "round", numbers: numbers{"delivered_per_second": v * 1000}, peers: map[string]numbers{}}
 		from.peer(bareWrite)["delivered_per_second"] = v * 2000
@@ -76,7 +76,7 @@ func TestReportTable(t *testing.T) {
 	var out bytes.Buffer
 	r := testReport()
 	r.print(&out)
-	for _, want := range []string{"fanout on a spawned node", "cores", "2,000", "1,000", "bare-write delivered_per_second", "VIOLATION round: 4 lost"} {
+	for _, want := range []string{"fanout on a node, spawned", "cores", "2,000", "1,000", "bare-write delivered_per_second", "VIOLATION round: 4 lost"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())
 		}

@@ -14,15 +14,35 @@ import (
 type scenario struct {
 	name, about string
 	run         func(context.Context, *round) error
-	region      bool // of its own, whose nodes it ends
+	needs       needs
 }
 
+// needs is what a scenario takes; the zero value: any nodes, running ones too.
+type needs struct {
+	spawn         string // where nothing is said
+	regions, each int    // the least, of its own
+	why           string // continues the scenario's name
+	rate          int    // where nothing is said; 0: the flag's default
+}
+
+// own reports whether the scenario does something to its nodes that running ones must
+// not suffer.
+func (n needs) own() bool { return n.each > 0 }
+
+var (
+	ownRegion = needs{spawn: "3", regions: 1, each: 3, why: "ends nodes and starts them again, which takes a region of its own"}
+	ownMesh   = needs{spawn: "3x1", regions: 2, each: 1, why: "cuts the links between regions, which takes a mesh of its own"}
+	fastMesh  = needs{spawn: "3x1", regions: 2, each: 1, why: "compares a region that is linked with one that is not, both its own", rate: 20000}
+)
+
 var scenarios = []scenario{
-	{"hot-sku", "sells of one SKU over pipelined connections, as fast as they are answered and at half of that", hotSKU, false},
-	{"fanout", "one SKU (and bursts of SKUs) changing before many subscribers, next to a bare write loop", fanout, false},
-	{"connections", "idle connections: memory and CPU of each, handshakes per second", connections, false},
-	{"failover", "the node that decides is killed under load: time until the others do, and what got lost", failover, true},
-	{"drain", "a rolling restart under load: nothing may fail", drain, true},
+	{"hot-sku", "sells of one SKU over pipelined connections, as fast as they are answered and at half of that", hotSKU, needs{}},
+	{"fanout", "one SKU (and bursts of SKUs) changing before many subscribers, next to a bare write loop", fanout, needs{}},
+	{"connections", "idle connections: memory and CPU of each, handshakes per second", connections, needs{}},
+	{"failover", "the node that decides is killed under load: time until the others do, and what got lost", failover, ownRegion},
+	{"drain", "a rolling restart under load: nothing may fail", drain, ownRegion},
+	{"cut", "a region loses its links under load: every region sells on, and nothing is sold twice", cut, ownMesh},
+	{"mesh", "a linked region next to the same region alone, how soon a peer's watchers know, bytes on the links", mesh, fastMesh},
 }
 
 func scenarioNames() []string {

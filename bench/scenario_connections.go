@@ -53,7 +53,7 @@ func (r *round) checkCount() error {
 	limit := int(min(files, 1<<30))
 	room := limit - ownFiles
 	if r.spawn != "" {
-		room = min(room, (limit-nodeFiles)*r.nodes) // connections are spread over the nodes
+		room = min(room, (limit-nodeFiles)*r.regions*r.each) // connections are spread over the nodes
 	}
 	if r.count > room {
 		return fmt.Errorf("--count %d: a process may open %d files here, which is room for %d connections; `ulimit -Hn` shows the limit, root and limits.conf(5) raise it", r.count, files, room)

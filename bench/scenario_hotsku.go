@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/stockmesh/stockmesh/protocol"
@@ -16,7 +17,8 @@ const opening = 1 << 40
 func warmUp(length time.Duration) time.Duration { return min(time.Second, length/4) }
 
 // hotSKU sells one SKU over all connections, first as fast as answers come, then
-// at half of that rate, and compares the stock with the answers.
+// at half of that rate, and compares the stock with the answers. In a mesh, the
+// clients are everywhere and the stock is entered in one region.
 func hotSKU(ctx context.Context, r *round) (err error) {
 	sku := "bench-hot-" + r.id
 	gen, err := newGenerator()
@@ -45,10 +47,30 @@ func (r *round) openLoad(ctx context.Context, l *load, sku string) error {
 	if _, err := ask(ctx, r.target.endpoint(0), count); err != nil {
 		return err
 	}
+	if err := r.awaitStock(ctx, map[string]int64{sku: opening}); err != nil {
+		return err
+	}
 	return dialAll(ctx, r.target, r.connections, func(i int, d *dialed) error {
 		sell := fmt.Sprintf(`{"op":"sell","id":#,"key":"%s-%d-#","lines":[{"sku":"%s","quantity":1}]}`, r.id, i, sku)
-		return l.add(d, slotsFor(d.hello, protocol.InFlightMax), sell)
+		return l.add(d, slotsFor(d.hello, protocol.InFlightMax), sell, 1)
 	})
+}
+
+// awaitStock waits until every region has heard of what one of them was given.
+func (r *round) awaitStock(ctx context.Context, want map[string]int64) error {
+	if !r.meshed() {
+		return nil
+	}
+	for i, n := range r.target.nodes {
+		stock, err := r.settledStock(ctx, i, want)
+		if err != nil {
+			return err
+		}
+		if !maps.Equal(stock, want) {
+			return fmt.Errorf("%s has not heard of the opening stock within %v", n.name, settleMeshMax)
+		}
+	}
+	return nil
 }
 
 func (r *round) measureMaximum(ctx context.Context, l *load) error {
@@ -107,6 +129,10 @@ func (r *round) settle(ctx context.Context, l *load) error {
 func (r *round) checkSales(ctx context.Context, l *load, sku string) error {
 	for _, fault := range l.faults {
 		r.violate("%s", fault)
+	}
+	if r.meshed() || l.falselyRefused > 0 {
+		r.numbers["false_refusals"] = float64(l.falselyRefused)
+		r.numbers["false_refusals_percent"] = 100 * float64(l.falselyRefused) / float64(max(l.acked+l.falselyRefused, 1))
 	}
 	if l.refused > 0 {
 		r.violate("%d sells were refused although there was stock", l.refused)

@@ -29,7 +29,7 @@ func runScenario(t *testing.T, args ...string) (map[string]any, error) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	err = run(ctx, append([]string{"--rounds", "1", "--duration", "1s", "--dir", dir, "--json", file}, args...), out, out)
 	entries, _ := filepath.Glob(filepath.Join(dir, "stockmesh-bench-*"))

@@ -5,34 +5,53 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 )
 
-// target is what a round measures: nodes of its own or running ones.
+// target is what a round measures: nodes of its own or running ones. Those of a mesh
+// come region by region.
 type target struct {
 	endpoints []string
 	nodes     []*node // spawned ones, in the order of endpoints
+	each      int     // nodes of a region
 	dir       string  // theirs
+	wires     *wires  // that the regions' links lead through; nil: none
 }
 
-// openTarget starts the nodes of a round and waits until each is ready.
+// openTarget starts the nodes of a round and waits until each is ready and hears all
+// others.
 func openTarget(ctx context.Context, o *options, p *progress) (*target, error) {
 	if o.spawn == "" {
-		return &target{endpoints: o.endpoints}, nil
+		return &target{endpoints: o.endpoints, each: len(o.endpoints)}, nil
 	}
+	var w *wires
+	if o.scenario == scenarioCut {
+		w = newWires()
+	}
+	t, err := spawn(ctx, o, w, p)
+	if err == nil && o.regions > 1 {
+		err = t.awaitMesh(ctx)
+	}
+	if err != nil && t != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, err
+}
+
+// spawn returns the target with an error too, if there is something to be closed.
+func spawn(ctx context.Context, o *options, w *wires, p *progress) (*target, error) {
 	dir, err := os.MkdirTemp(o.dir, "stockmesh-bench-")
 	if err != nil {
 		return nil, err
 	}
-	t := &target{dir: dir}
-	if t.nodes, err = planNodes(dir, o.nodes); err == nil {
-		err = t.start(ctx, p)
-	}
+	t := &target{dir: dir, each: o.each, wires: w}
+	nodes, err := plan(dir, o.regions, o.each, w)
 	if err != nil {
-		return nil, errors.Join(err, t.close())
+		return t, err
+	}
+	t.nodes = nodes
+	if err := t.start(ctx, p); err != nil {
+		return t, err
 	}
 	for _, n := range t.nodes {
 		t.endpoints = append(t.endpoints, "ws://"+n.Public+"/v1/ws")
@@ -45,7 +64,7 @@ func (t *target) start(ctx context.Context, p *progress) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if len(t.nodes) > 1 {
-		p.counted(fmt.Sprintf("starting a region of %d nodes", len(t.nodes)), len(t.nodes))
+		p.counted("starting "+describeSpawn(len(t.nodes)/t.each, t.each), len(t.nodes))
 	}
 	results := make(chan error)
 	for _, n := range t.nodes {
@@ -61,6 +80,19 @@ func (t *target) start(ctx context.Context, p *progress) error {
 		}
 	}
 	return failed
+}
+
+// describeSpawn says what --spawn asks for.
+func describeSpawn(regions, each int) string {
+	switch {
+	case regions > 1 && each == 1:
+		return fmt.Sprintf("a mesh of %d regions of one node", regions)
+	case regions > 1:
+		return fmt.Sprintf("a mesh of %d regions of %d nodes", regions, each)
+	case each == 1:
+		return "a node"
+	}
+	return fmt.Sprintf("a region of %d nodes", each)
 }
 
 // endpoint spreads connections over the endpoints.
@@ -83,6 +115,9 @@ func (t *target) close() error {
 		stops.Go(func() { errs[i] = n.stop() })
 	}
 	stops.Wait()
+	if t.wires != nil {
+		t.wires.close()
+	}
 	if t.dir != "" {
 		errs = append(errs, os.RemoveAll(t.dir))
 	}
@@ -96,38 +131,6 @@ type node struct {
 	name     string
 	args     []string
 	log      string // file of what it says on stderr; "": our own
-}
-
-// planNodes lays out the nodes of one region.
-func planNodes(dir string, count int) ([]*node, error) {
-	if count == 1 {
-		return []*node{newNode(dir, "bench-1", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")}, nil
-	}
-	const each = 4
-	addrs, err := freePorts(each * count)
-	if err != nil {
-		return nil, err
-	}
-	var gossip []string
-	for i := range count {
-		gossip = append(gossip, addrs[each*i+2])
-	}
-	var nodes []*node
-	for i := range count {
-		own := addrs[each*i : each*(i+1)]
-		n := newNode(dir, fmt.Sprintf("bench-%d", i+1),
-			"--listen", own[0], "--admin", own[1], "--gossip", own[2], "--cluster-listen", own[3],
-			"--expect", strconv.Itoa(count), "--join", strings.Join(gossip, ","),
-			"--drain", drainOver.String(), "--insecure") // no certificates: everything stays on loopback
-		n.log = filepath.Join(dir, n.name+".log")
-		nodes = append(nodes, n)
-	}
-	return nodes, nil
-}
-
-func newNode(dir, name string, flags ...string) *node {
-	args := []string{childNode, dir, "--name", name, "--data", filepath.Join(dir, name)}
-	return &node{name: name, args: append(args, flags...)}
 }
 
 // start starts the node, again if it was ended, and waits until it is ready.

@@ -28,7 +28,7 @@ func (r *round) withstand(ctx context.Context, disturb func(context.Context, *tr
 	if err != nil {
 		return err
 	}
-	t := &trial{round: r, crowd: newCrowd(gen, r.target.endpoints)}
+	t := r.newTrial(gen)
 	defer func() {
 		t.crowd.close()
 		err = errors.Join(err, gen.close())
@@ -40,6 +40,12 @@ func (r *round) withstand(ctx context.Context, disturb func(context.Context, *tr
 		return err
 	}
 	return t.settle(ctx)
+}
+
+func (r *round) newTrial(gen *generator) *trial {
+	t := &trial{round: r, crowd: newCrowd(gen, r.target.endpoints)}
+	t.crowd.each = r.target.each
+	return t
 }
 
 // Stock of a trial. Half of the commands sell what only a quarter brings in, so that
@@ -160,10 +166,13 @@ func (t *trial) settle(ctx context.Context) error {
 
 func (t *trial) put(lost, oversold int64) {
 	c, n := t.crowd, t.numbers
+	n["false_refusals"] = float64(c.falselyRefused)
 	n["failed_commands"], n["lost_commands"], n["oversold_units"] = float64(c.failed), float64(lost), float64(oversold)
 	n["resent_commands"], n["connection_moves"] = float64(c.resent), float64(c.moves)
 	n["longest_gap_ms"] = float64(c.gap) / 1e6
-	n["ready_max_ms"] = slices.Max(append(t.ready, 0))
+	if len(t.ready) > 0 {
+		n["ready_max_ms"] = slices.Max(t.ready)
+	}
 	c.ages.put(n, "")
 	c.late.put(n, "generator_late_")
 }

@@ -96,12 +96,18 @@ func (c *Cluster) writers() (list []*flusher) {
 
 // goodbyeWait bounds each thing that a stopping node still tells the others: they would
 // find out by themselves.
-const goodbyeWait = time.Second
+const goodbyeWait = 3 * time.Second
 
 func (c *Cluster) closeEngine(ctx context.Context) error {
 	if c.region != nil {
 		c.say(ctx, "not everything was handed over", c.bus.StepDownAll)
 		c.say(ctx, "the others were not told", c.region.gossip.Leave)
+	}
+	if c.mesh != nil {
+		c.say(ctx, "other regions were not told", c.mesh.gossip.Leave)
+		if err := c.mesh.close(); err != nil {
+			c.logger.Warn("membership between regions did not end well", "error", err)
+		}
 	}
 	return errors.Join(c.bus.Close(), c.dir.close())
 }

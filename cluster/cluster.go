@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/stockmesh/stockmesh/cluster/bus"
+	"github.com/stockmesh/stockmesh/cluster/ledger"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -21,11 +22,15 @@ type Cluster struct {
 	dir     *dataDir
 	bus     *bus.Bus
 	region  *region // nil where the node is alone
+	mesh    *mesh   // nil where the region is
 	shards  []*shard
 	table   *bus.Table // the stock bucket
 	orders  ordersUnderWay
 	restore *backup // that a new region begins with
 	metrics *metrics
+
+	endpoint    atomic.Pointer[string] // of this node, for clients
+	connections atomic.Pointer[func() int]
 
 	readOnly atomic.Pointer[string] // why; nil: it takes writes
 	draining atomic.Bool
@@ -64,9 +69,20 @@ func (c *Cluster) owns() []int {
 // once, from any goroutine, perhaps before Submit returns. Calls must have passed
 // Check. It takes every op except auth, subscribe, unsubscribe and ping.
 func (c *Cluster) Submit(calls []*protocol.Call) {
+	if c.mesh != nil {
+		c.askAround(calls)
+	}
+	c.submit(calls)
+}
+
+// submit is Submit without asking other regions what this one does not know.
+func (c *Cluster) submit(calls []*protocol.Call) {
 	due := c.due()
 	for _, call := range calls {
 		call.Due = due
+		if call.Session != 0 {
+			call.Sender = call.Session
+		}
 	}
 	if why := c.readOnly.Load(); why != nil {
 		calls = refuseWrites(calls, *why)
@@ -77,15 +93,16 @@ func (c *Cluster) Submit(calls []*protocol.Call) {
 	}
 	queued := calls
 	for i, call := range calls {
-		if toOwner(call) && c.home(call) == nil {
+		if toOwner(call) && !c.isAbroad(call) {
 			continue
 		}
 		// The first that does not go to the owner: sort out the rest.
 		queued = append([]*protocol.Call(nil), calls[:i]...)
 		for _, call := range calls[i:] {
-			if err := c.home(call); err != nil {
-				call.Fail(err)
-			} else if toOwner(call) {
+			if c.leaves(call) {
+				continue
+			}
+			if toOwner(call) {
 				queued = append(queued, call)
 			} else {
 				c.read(call)
@@ -103,18 +120,6 @@ func (c *Cluster) Submit(calls []*protocol.Call) {
 // sender, which must see what those did.
 func toOwner(call *protocol.Call) bool {
 	return call.Ordered || call.Command.Op.IsWrite() || call.Command.Op == protocol.OpOutcome
-}
-
-// home says why a call can't be answered in this region.
-func (c *Cluster) home(call *protocol.Call) *protocol.Error {
-	cmd := &call.Command
-	if cmd.Home != "" && cmd.Home != c.config.Region {
-		return protocol.NewError(protocol.CodeNotFound, "no region %q", cmd.Home)
-	}
-	if cmd.Region != "" && cmd.Region != c.config.Region {
-		return protocol.NewError(protocol.CodeNotFound, "no region %q", cmd.Region)
-	}
-	return nil
 }
 
 func (c *Cluster) read(call *protocol.Call) {
@@ -189,7 +194,7 @@ func (c *Cluster) Items(dst []protocol.Item, ids []protocol.ItemID) []protocol.I
 // Watch calls fn after each commit, in order, before the commands of that round
 // are answered. Fn must not block; changes may be kept but not changed.
 func (c *Cluster) Watch(fn func(*protocol.Changes)) (stop func()) {
-	if len(c.shards) > 1 {
+	if len(c.shards) > 1 || c.mesh != nil {
 		return c.watchAll(fn)
 	}
 	return c.shards[0].replica.watch(fn)
@@ -200,8 +205,11 @@ func (c *Cluster) Watch(fn func(*protocol.Changes)) (stop func()) {
 func (c *Cluster) Cursor() (v protocol.Vector) {
 	for _, s := range c.shards {
 		if n := s.replica.seq(); n > 0 {
-			v = v.With(component(c.config.Region, s.n), n)
+			v = v.With(ledger.Component(c.config.Region, s.n), n)
 		}
+	}
+	if c.mesh != nil {
+		v = c.mesh.cursor(v)
 	}
 	return v
 }
@@ -229,6 +237,8 @@ func (c *Cluster) State() string {
 // Announce tells the other nodes where clients reach this one, and from now on how
 // many there are.
 func (c *Cluster) Announce(endpoint string, connections func() int) {
+	c.endpoint.Store(&endpoint)
+	c.connections.Store(&connections)
 	if c.region != nil {
 		c.region.endpoint.Store(&endpoint)
 		c.region.connections.Store(&connections)
@@ -272,10 +282,11 @@ func (c *Cluster) Mesh() protocol.Mesh {
 	if c.region != nil {
 		nodes = c.region.nodes()
 	}
-	return protocol.Mesh{
-		Region: c.config.Region, Node: c.config.Node,
-		Regions: []protocol.MeshRegion{{
-			Name: c.config.Region, State: "serving", HeardAt: protocol.TimeOf(c.config.Clock()), Nodes: nodes,
-		}},
+	regions := []protocol.MeshRegion{{
+		Name: c.config.Region, State: "serving", HeardAt: protocol.TimeOf(c.config.Clock()), Nodes: nodes,
+	}}
+	if c.mesh != nil {
+		regions = append(regions, c.mesh.regions()...)
 	}
+	return protocol.Mesh{Region: c.config.Region, Node: c.config.Node, Regions: regions}
 }

@@ -22,6 +22,9 @@ type Config struct {
 	// Members is how the nodes of a region find each other. Nil: the node is alone.
 	Members *Members
 
+	// Mesh is how the region finds and links to others. Nil: it is the only one.
+	Mesh *Mesh
+
 	// Patience is how long a command may wait for an owner or for its commit before
 	// it is answered as unavailable. Zero means 2.8 s: longer than a node takes to
 	// follow one that died.
@@ -57,6 +60,7 @@ type Config struct {
 	Registerer prometheus.Registerer
 
 	begin     time.Time              // of elapsed
+	ticks     func() int64           // elapsed, where time is simulated
 	successor func(shard int) string // whom a leaving owner hands a shard to, "" anybody
 }
 
@@ -78,6 +82,21 @@ type Members struct {
 	Raft             Timers
 }
 
+// Mesh says how a node takes part in a mesh of regions.
+type Mesh struct {
+	WANGossip       string            // ADDR of the membership protocol between regions
+	AdvertiseWAN    string            // told to the others; "" from WANGossip
+	JoinRegion      []string          // WAN gossip addresses of other regions, any one is enough
+	GossipKey       string            // keyring file, "" plain
+	Link            string            // ADDR of the links
+	AdvertiseLink   string            // told to the others; "" from Link
+	AdvertiseLinkTo map[string]string // told to the nodes of one region instead
+	TLS             *tls.Config       // mutual TLS of the links; nil plain
+	Secrets         func() []string   // keyring of the links' passwords; nil none
+	RightsTimeout   time.Duration     // how long a command waits for rights of other regions
+	Endpoint        string            // public URL told to the others' clients
+}
+
 // Timers are those of the logs' elections; zero values mean defaults.
 type Timers = bus.Timers
 
@@ -85,7 +104,12 @@ type Timers = bus.Timers
 func (c *Config) clustered() bool { return c.Members != nil }
 
 // elapsed is the node's own clock for waiting, in ns; it never goes back.
-func (c *Config) elapsed() int64 { return int64(time.Since(c.begin)) }
+func (c *Config) elapsed() int64 {
+	if c.ticks != nil {
+		return c.ticks()
+	}
+	return int64(time.Since(c.begin))
+}
 
 func (c Config) withDefaults() Config {
 	def := func(d *time.Duration, v time.Duration) {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"hash/fnv"
 	"sync/atomic"
 
 	"github.com/stockmesh/stockmesh/cluster/relay"
@@ -31,7 +32,12 @@ func (d *desk) relayed(_ string, data []byte) {
 	b := &batch{desk: d, from: in.From, session: in.Session, number: in.Number, calls: in.Calls}
 	b.left.Store(int32(len(in.Calls)))
 	due := d.config.elapsed() + int64(d.config.Patience)
+	sender := fnv.New64a()
+	sender.Write([]byte(in.From))
 	for _, c := range b.calls {
+		if c.Session != 0 {
+			c.Sender = sender.Sum64() ^ c.Session
+		}
 		// Its session is one of the other node's: here it would be somebody else.
 		c.Relayed, c.Session, c.Due, c.Done = true, 0, due, b.done
 	}

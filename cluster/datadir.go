@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"crypto/rand"
 
@@ -33,6 +35,11 @@ type identity struct {
 	// Routes are those of the other nodes when they were last seen: the engine of a
 	// node that starts before it has heard of anybody needs one.
 	Routes []string `json:"routes,omitempty"`
+
+	// Peers are the links of other regions' nodes, and WAN their membership addresses,
+	// when they were last seen.
+	Peers map[string][]string `json:"peers,omitempty"`
+	WAN   []string            `json:"wan,omitempty"`
 }
 
 const (
@@ -47,6 +54,7 @@ const (
 type dataDir struct {
 	path string
 	lock *flock.Flock
+	mu   sync.Mutex // of what changes while the node runs: Routes, Peers, WAN, and of saving
 	identity
 }
 
@@ -147,10 +155,28 @@ func (d *dataDir) join() error {
 
 // remember records the routes of the other nodes.
 func (d *dataDir) remember(routes []string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if len(routes) == 0 || slices.Equal(routes, d.Routes) {
 		return nil
 	}
 	d.Routes = routes
+	return d.save()
+}
+
+// rememberPeers records where other regions are. Membership addresses are kept while
+// nobody is heard of.
+func (d *dataDir) rememberPeers(peers map[string][]string, wan []string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	slices.Sort(wan)
+	if len(wan) == 0 {
+		wan = d.WAN
+	}
+	if maps.EqualFunc(peers, d.Peers, slices.Equal) && slices.Equal(wan, d.WAN) {
+		return nil
+	}
+	d.Peers, d.WAN = peers, wan
 	return d.save()
 }
 

@@ -32,8 +32,11 @@ type desk struct {
 	wire   messenger // nil where the node is alone
 	queue  *queue    // of the owner on this node
 	read   func(*protocol.Call)
-	kick   chan struct{} // holds a token while there may be something to send
-	logger *slog.Logger
+	// showFirst calls done once this node shows what an answer speaks of; nil where it
+	// always does.
+	showFirst func(call *protocol.Call, done func())
+	kick      chan struct{} // holds a token while there may be something to send
+	logger    *slog.Logger
 
 	applied atomic.Uint64 // log sequence that this node's replica shows
 
@@ -254,9 +257,12 @@ func (d *desk) show(seq uint64) {
 // finish hands answered calls back. A read that waited for commands is done here.
 func (d *desk) finish(calls []*protocol.Call) {
 	for _, c := range calls {
-		if c.Err == nil && isBarrier(c) {
+		switch {
+		case c.Err == nil && isBarrier(c):
 			d.read(c)
-		} else {
+		case d.showFirst != nil:
+			d.showFirst(c, func() { c.Done(c) })
+		default:
 			c.Done(c)
 		}
 	}

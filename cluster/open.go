@@ -28,6 +28,12 @@ func Open(ctx context.Context, config Config) (*Cluster, error) {
 	}
 	c := &Cluster{config: config, logger: config.Logger, dir: dir}
 	c.ctx, c.stop = context.WithCancel(context.Background())
+	c.endpoint.Store(new(""))
+	c.connections.Store(new(func() int { return 0 }))
+	if config.Mesh != nil {
+		c.mesh = newMesh(c)
+		c.mesh.rights = newRightsMetrics(config.Registerer)
+	}
 	if err := c.open(ctx); err != nil {
 		return nil, errors.Join(err, c.bury())
 	}
@@ -42,6 +48,9 @@ func (c *Cluster) bury() error {
 		s.desk.close()
 	}
 	c.running.Wait()
+	if c.mesh != nil {
+		errs = append(errs, c.mesh.close())
+	}
 	for _, s := range c.shards {
 		s.close()
 	}
@@ -71,12 +80,18 @@ func (c *Cluster) open(ctx context.Context) error {
 	if err := c.restored(); err != nil {
 		return err
 	}
+	if err := c.openMesh(ctx); err != nil {
+		return err
+	}
 	c.start(incarnation)
 	if err := c.awaitOwners(ctx); err != nil {
 		return err
 	}
 	c.awaitCopies(ctx)
 	c.gauges(c.config.Registerer)
+	if c.mesh != nil {
+		c.config.Registerer.MustRegister(newMeshCollector(c.mesh))
+	}
 	c.phase("serving")
 	return nil
 }
@@ -188,6 +203,11 @@ func (c *Cluster) openShard(ctx context.Context, n int, create bool) error {
 		return err
 	}
 	s.owner.read, s.desk.read = c.read, c.read
+	if c.mesh != nil {
+		s.owner.trade = newTrader(&c.config, s.replica.state, c.mesh)
+		s.owner.onRefusal = c.mesh.rights.refusal
+		s.desk.showFirst = c.showFirst
+	}
 	if err := s.listen(); err != nil {
 		return err
 	}
@@ -267,6 +287,21 @@ func (c *Cluster) damaged(what string, err error) error {
 		return fmt.Errorf("the %s is missing from data directory %s, which once held it: restore it from a backup; nothing was changed", what, c.dir.path)
 	}
 	return fmt.Errorf("open the %s: %w", what, err)
+}
+
+// openMesh shows other regions' rows and listens to them, before this node decides.
+func (c *Cluster) openMesh(ctx context.Context) error {
+	if c.mesh == nil {
+		return nil
+	}
+	if err := c.mesh.open(ctx); err != nil {
+		return err
+	}
+	if c.region != nil {
+		c.region.wan.Store(new(c.mesh.gossip.Addr()))
+	}
+	c.running.Go(func() { c.mesh.run(c.ctx) })
+	return nil
 }
 
 func (c *Cluster) start(incarnation string) {

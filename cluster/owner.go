@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -48,12 +50,16 @@ type owner struct {
 	buf      []byte
 	spare    []*protocol.Call
 	current  []*protocol.Call // of the round being committed, unanswered
+	batch    []*protocol.Call // current's memory
+	turns    uint64           // calls decided, or kept waiting
+	trade    *trader          // with other regions; nil where there are none
 	counters commandCounters
 
-	onRound  func(changes *protocol.Changes, round []byte) // hands a committed round on
-	read     func(*protocol.Call)                          // answers a read
-	outage   outage                                        // of commits
-	resigned atomic.Bool
+	onRefusal func(*protocol.Error)                         // hears of refusals; may be nil
+	onRound   func(changes *protocol.Changes, round []byte) // hands a committed round on
+	read      func(*protocol.Call)                          // answers a read
+	outage    outage                                        // of commits
+	resigned  atomic.Bool
 }
 
 func newOwner(c *Config, log journal, r *replica, q *queue, m *metrics) *owner {
@@ -78,6 +84,9 @@ func (o *owner) reset() {
 func (o *owner) takeOver(ctx context.Context) error {
 	o.resigned.Store(false)
 	o.last, o.current = o.replica.state.Seq(), nil
+	if o.trade != nil {
+		o.trade.reset()
+	}
 	o.reset()
 	o.draft.Becomes(o.config.Node)
 	if o.replica.state.RotatedAt() == 0 {
@@ -100,6 +109,14 @@ func (o *owner) resign() {
 // lost. It returns the calls it took and neither decided nor answered, in order;
 // those it never took are still in the queue.
 func (o *owner) run(ctx context.Context) (left []*protocol.Call, err error) {
+	left, err = o.loop(ctx)
+	if o.trade != nil {
+		left = append(o.trade.abandon(), left...) // those of a failed round are among left
+	}
+	return left, err
+}
+
+func (o *owner) loop(ctx context.Context) (left []*protocol.Call, err error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -159,8 +176,20 @@ func (o *owner) schedule(timer *time.Timer) {
 	if at, ok := o.replica.state.NextExpiry(); ok {
 		wait = min(wait, max(0, at.Std().Sub(o.config.Clock())))
 	}
+	if o.trade != nil {
+		if at, ok := o.trade.next(); ok {
+			wait = min(wait, max(0, time.Duration(at-o.config.elapsed())))
+		}
+	}
+	if o.outage.health() != nil {
+		wait = max(wait, outagePause)
+	}
 	timer.Reset(wait)
 }
+
+// outagePause is the time between two tries to do what is due while rounds can't be
+// committed.
+const outagePause = 100 * time.Millisecond
 
 // rounds decides and commits the calls in as many rounds as their size asks for,
 // at least one, so that what is due is done. With an error it returns the calls that
@@ -175,12 +204,22 @@ func (o *owner) rounds(ctx context.Context, calls []*protocol.Call) (left []*pro
 		n, err := o.round(ctx, calls)
 		calls = calls[n:]
 		if err != nil {
-			return append(o.current, calls...), err
+			return append(o.unanswered(), calls...), err
 		}
-		if len(calls) == 0 && !o.expiryDue() {
+		if len(calls) == 0 && (o.outage.health() != nil || !o.expiryDue() && !o.tradeDue()) {
 			return nil, nil
 		}
 	}
+}
+
+// unanswered takes the calls that were to be decided and are not answered, in order.
+func (o *owner) unanswered() []*protocol.Call {
+	if o.trade == nil {
+		return o.current
+	}
+	calls := append(o.trade.abandon(), o.current...)
+	slices.SortFunc(calls, func(a, b *protocol.Call) int { return cmp.Compare(a.Turn, b.Turn) })
+	return calls
 }
 
 // rotate forgets keys that have outlived their window, before anything is decided
@@ -214,21 +253,30 @@ func (o *owner) expiryDue() bool {
 	return ok && at <= o.now()
 }
 
+// tradeDue tells whether there are rights to take or to give.
+func (o *owner) tradeDue() bool {
+	if o.trade == nil {
+		return false
+	}
+	o.replica.mu.RLock()
+	defer o.replica.mu.RUnlock()
+	return o.trade.due(o.config.elapsed())
+}
+
 // round decides one round of what is due and of some calls, commits it and
 // answers them. It returns how many calls it took; with an error, which ends the
 // owner, those still unanswered are in current.
 func (o *owner) round(ctx context.Context, calls []*protocol.Call) (int, error) {
-	o.reset()
-	o.expire()
-	n := o.decide(calls)
-	o.current = calls[:n:n]
+	n := o.plan(calls)
 	if o.draft.Empty() && !o.needsProof() {
 		o.answer()
+		o.settled(true)
 		return n, nil
 	}
 	start := time.Now()
 	if err := o.commit(ctx); err != nil {
 		var lost *lostError
+		o.settled(false)
 		if errors.As(err, &lost) || o.config.clustered() && errors.Is(err, bus.ErrFull) {
 			return n, err // for the next owner: another node may have room
 		}
@@ -249,7 +297,40 @@ func (o *owner) round(ctx context.Context, calls []*protocol.Call) (int, error) 
 	}
 	o.onRound(changes, o.buf)
 	o.answer()
+	o.settled(true)
 	return n, nil
+}
+
+// plan makes the draft of a round of what is due and of some calls, and returns how many
+// it took. News of other regions come in between rounds, not within.
+func (o *owner) plan(calls []*protocol.Call) int {
+	o.reset()
+	o.current = o.batch[:0]
+	if o.trade == nil {
+		o.expire()
+		return o.decide(calls)
+	}
+	o.replica.mu.RLock()
+	defer o.replica.mu.RUnlock()
+	o.expire()
+	o.trade.open(o.draft, o.queue.isClosed(), o.decideOne)
+	n := o.decide(calls)
+	o.trade.grant(o.draft)
+	return n
+}
+
+// settled tells what became of a round.
+func (o *owner) settled(committed bool) {
+	if o.trade == nil {
+		return
+	}
+	o.replica.mu.RLock()
+	defer o.replica.mu.RUnlock()
+	if committed {
+		o.trade.committed()
+	} else {
+		o.trade.failed()
+	}
 }
 
 // needsProof tells whether answers that changed nothing still ask for a round. In a
@@ -285,14 +366,34 @@ func (o *owner) decide(calls []*protocol.Call) int {
 		if i == roundCommandsMax || o.draft.Size() > roundBytesMax {
 			return i
 		}
-		switch {
-		case c.Command.Op == protocol.OpOutcome:
-			c.Result = o.draft.Outcome(c.Command.Key)
-		case c.Command.Op.IsWrite():
-			o.draft.Decide(c)
-		}
+		o.turns++
+		c.Turn = o.turns
+		o.decideOne(waitingCall{call: c})
 	}
 	return len(calls)
+}
+
+// decideOne decides a call, or lets it wait for rights.
+func (o *owner) decideOne(w waitingCall) {
+	c := w.call
+	if o.trade != nil && o.trade.behind(w) {
+		return
+	}
+	switch {
+	case c.Command.Op == protocol.OpOutcome:
+		c.Result = o.draft.Outcome(c.Command.Key)
+	case c.Command.Op.IsWrite():
+		o.draft.Decide(c)
+		if o.trade != nil {
+			if o.trade.lacks(w) {
+				return
+			}
+			if c.Err == nil && !c.Replayed {
+				o.trade.demand(&c.Command, w.until == 0)
+			}
+		}
+	}
+	o.current = append(o.current, c)
 }
 
 // answer hands the current calls back.
@@ -303,9 +404,13 @@ func (o *owner) answer() {
 			continue
 		}
 		o.counters.count(o.metrics, c)
+		if o.onRefusal != nil && c.Err != nil {
+			o.onRefusal(c.Err)
+		}
 		c.Done(c)
 	}
-	o.current = nil
+	clear(o.current)
+	o.batch, o.current = o.current[:0], nil
 }
 
 // isBarrier tells a read that only waits for the commands before it.
@@ -351,6 +456,11 @@ func (o *owner) overdue() {
 	late := unknownOutcome("not acknowledged in time: the region has no quorum, or its disks are stuck")
 	for _, c := range o.queue.takeDue(now) {
 		c.Fail(late) // an owner before this one may have committed it
+	}
+	if o.trade != nil {
+		for _, c := range o.trade.takeDue(now) {
+			c.Fail(late)
+		}
 	}
 	due, later := splitDue(o.current, now)
 	o.current = due

@@ -30,6 +30,7 @@ type region struct {
 	connections atomic.Pointer[func() int]
 	founded     atomic.Pointer[string]
 	peers       atomic.Pointer[string] // names of those who hold the region's data
+	wan         atomic.Pointer[string] // where this node is found by other regions
 }
 
 // Times of joining.
@@ -52,6 +53,7 @@ func joinRegion(c *Config, dir *dataDir, restoring bool) (*region, error) {
 	r.connections.Store(&none)
 	r.founded.Store(new(""))
 	r.peers.Store(new(""))
+	r.wan.Store(new(""))
 	if dir.Complete || restoring {
 		r.founded.Store(&dir.Incarnation) // nobody else may create this region's streams
 	}
@@ -80,17 +82,21 @@ func joinRegion(c *Config, dir *dataDir, restoring bool) (*region, error) {
 // hostToTell is the host under which the others reach this node: that of the routes,
 // or of the gossip, where one is named; else the first address of the machine.
 func hostToTell(m *Members) (string, error) {
-	for _, addr := range []string{m.Cluster, m.AdvertiseGossip, m.Gossip} {
+	return firstHost(m.Cluster, m.AdvertiseGossip, m.Gossip)
+}
+
+func firstHost(addrs ...string) (string, error) {
+	for _, addr := range addrs {
 		host, _, err := net.SplitHostPort(addr)
 		if ip := net.ParseIP(host); err == nil && host != "" && (ip == nil || !ip.IsUnspecified()) {
 			return host, nil
 		}
 	}
-	addrs, err := net.InterfaceAddrs()
+	own, err := net.InterfaceAddrs()
 	if err != nil {
 		return "", fmt.Errorf("find an address to tell the others: %w", err)
 	}
-	for _, a := range addrs {
+	for _, a := range own {
 		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
 			return n.IP.String(), nil
 		}
@@ -102,7 +108,7 @@ func (r *region) meta(owns []int) gossip.Meta {
 	return gossip.Meta{
 		Region: r.config.Region, Route: r.route, Endpoint: *r.endpoint.Load(), State: *r.phase.Load(),
 		Connections: (*r.connections.Load())(), Owns: owns, Shards: r.config.Shards, Founded: *r.founded.Load(),
-		Peers: *r.peers.Load(),
+		Peers: *r.peers.Load(), WAN: *r.wan.Load(),
 	}
 }
 
@@ -294,16 +300,24 @@ func (r *region) nodes() (list []protocol.MeshNode) {
 		if m.Region != r.config.Region {
 			continue
 		}
-		n := protocol.MeshNode{Name: m.Name, Endpoint: m.Endpoint, State: m.State, OwnerOf: m.Owns, Connections: m.Connections}
-		if n.OwnerOf == nil {
-			n.OwnerOf = []int{}
-		}
-		if !m.Alive {
-			n.State, n.Connections, n.OwnerOf = "down", 0, []int{}
-		}
-		list = append(list, n)
+		list = append(list, meshNode(m))
 	}
 	return list
+}
+
+// meshNode describes a node by what it told of itself. Between regions its name has the
+// region before it.
+func meshNode(m gossip.Member) protocol.MeshNode {
+	n := protocol.MeshNode{
+		Name: strings.TrimPrefix(m.Name, m.Region+"."), Endpoint: m.Endpoint, State: m.State, OwnerOf: m.Owns, Connections: m.Connections,
+	}
+	if n.OwnerOf == nil {
+		n.OwnerOf = []int{}
+	}
+	if !m.Alive {
+		n.State, n.Connections, n.OwnerOf = "down", 0, []int{}
+	}
+	return n
 }
 
 // busConfig is how the engine of this node runs.
@@ -318,5 +332,6 @@ func (c *Cluster) busConfig(limit int64, routes []string) bus.Config {
 			Replicas: m.Expect, TLS: m.TLS, Timers: m.Raft,
 		}
 	}
+	b.Mesh = c.busMesh()
 	return b
 }

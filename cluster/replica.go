@@ -48,6 +48,41 @@ func (r *replica) apply(round *ledger.Round, seq uint64) (*protocol.Changes, err
 	return &changes, nil
 }
 
+// learn shows rows of another region, after forgetting all that was known of it where
+// told to. It reports whether rights that were given are still to be taken.
+func (r *replica) learn(region string, forget bool, rows []ledger.StoredRow, bad func(error)) (owed bool) {
+	r.mu.Lock()
+	var changes protocol.Changes
+	if forget {
+		changes.Items = r.state.Forget(region)
+	}
+	for i := range rows {
+		id, changed, err := r.state.Learn(&rows[i])
+		if err != nil {
+			bad(err)
+		} else if changed {
+			changes.Items = append(changes.Items, id)
+		}
+	}
+	changes.Cursor = protocol.Vector{{Region: r.state.Region(), N: r.state.Seq()}}
+	owed = r.state.Owed()
+	r.mu.Unlock()
+	if len(changes.Items) == 0 {
+		return owed
+	}
+	for _, w := range *r.watchers.Load() {
+		w.fn(&changes)
+	}
+	r.wakeWaiters(changes.Items)
+	return owed
+}
+
+// shows tells whether an item is shown at least as new.
+func (r *replica) shows(key protocol.ItemKey, want protocol.Vector) bool {
+	have, err := protocol.ParseVector(r.item(key).Version)
+	return err == nil && have.AtLeast(want)
+}
+
 // watch adds a watcher; stop removes it, after which fn is called at most once
 // more, by an apply under way.
 func (r *replica) watch(fn func(*protocol.Changes)) (stop func()) {
@@ -147,11 +182,7 @@ func (r *replica) changedSince(seq uint64) (ids []protocol.ItemID, known int, no
 	defer r.mu.RUnlock()
 	known, _, _ = r.state.Sizes()
 	if r.state.Seq() > seq {
-		q := protocol.Query{Since: protocol.Vector{{Region: r.state.Region(), N: seq}}, Limit: 1 << 31}
-		if seq == 0 {
-			q.Since = nil
-		}
-		ids, _ = r.state.Scan(&q)
+		ids = r.state.Changed(seq)
 	}
 	return ids, known, r.state.Seq()
 }

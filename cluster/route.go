@@ -3,7 +3,6 @@ package cluster
 import (
 	"hash/crc32"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -23,15 +22,6 @@ func place(sku string, shards int) int {
 }
 
 func (c *Cluster) shardOf(sku string) *shard { return c.shards[place(sku, len(c.shards))] }
-
-// component is the name under which a cursor counts a shard's log: the region's for
-// the first, which is the only one by default.
-func component(region string, shard int) string {
-	if shard == 0 {
-		return region
-	}
-	return region + "." + strconv.Itoa(shard)
-}
 
 // Item ids of several shards are interleaved, so that each is still small.
 
@@ -104,7 +94,7 @@ func (c *Cluster) flush(waiting [][]*protocol.Call) {
 
 // concernsSeveral tells whether a call goes to several shards' owners.
 func (c *Cluster) concernsSeveral(call *protocol.Call) bool {
-	return toOwner(call) && c.home(call) == nil && (len(c.shardsOf(&call.Command)) > 1 || c.endsOrder(call))
+	return toOwner(call) && !c.isAbroad(call) && (len(c.shardsOf(&call.Command)) > 1 || c.endsOrder(call))
 }
 
 // endsOrder tells whether a call ends a reservation that has parts in other shards.
@@ -119,8 +109,7 @@ func (c *Cluster) endsOrder(call *protocol.Call) bool {
 // dispatch does one call: put takes what a single shard's owner does. It reports whether
 // the call is an order, which holds its session until it is done.
 func (c *Cluster) dispatch(call *protocol.Call, put func(*shard, *protocol.Call)) (holds bool) {
-	if err := c.home(call); err != nil {
-		call.Fail(err)
+	if c.leaves(call) {
 		return false
 	}
 	if !toOwner(call) {
@@ -266,12 +255,12 @@ func (s *shard) query(q *protocol.Query) *protocol.Query {
 	if q.Since == nil {
 		return q
 	}
-	since := q.Since.Get(component(s.config.Region, s.n))
+	since := q.Since.Get(ledger.Component(s.config.Region, s.n))
 	if have := s.replica.seq(); since > have && since <= s.desk.target() {
 		since = have
 	}
 	own := *q
-	own.Since = protocol.Vector{}.With(s.config.Region, since)
+	own.Since = q.Since.With(s.config.Region, since)
 	return &own
 }
 
@@ -282,7 +271,7 @@ func (c *Cluster) watchAll(fn func(*protocol.Changes)) (stop func()) {
 	cursor := c.Cursor()
 	stops := make([]func(), len(c.shards))
 	for i, s := range c.shards {
-		name := component(c.config.Region, i)
+		name := ledger.Component(c.config.Region, i)
 		stops[i] = s.replica.watch(func(ch *protocol.Changes) {
 			all := protocol.Changes{Items: make([]protocol.ItemID, len(ch.Items)), Reservations: ch.Reservations}
 			for n, id := range ch.Items {
@@ -290,10 +279,20 @@ func (c *Cluster) watchAll(fn func(*protocol.Changes)) (stop func()) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			cursor = slices.Clone(cursor).With(name, ch.Cursor[0].N)
+			if seq := ch.Cursor[0].N; seq > cursor.Get(name) {
+				cursor = cursor.With(name, seq)
+			}
 			all.Cursor = cursor
 			fn(&all)
 		})
+	}
+	if c.mesh != nil {
+		stops = append(stops, c.mesh.watch(func(component string, n uint64) {
+			mu.Lock()
+			defer mu.Unlock()
+			cursor = cursor.With(component, n)
+			fn(&protocol.Changes{Cursor: cursor})
+		}))
 	}
 	return func() {
 		for _, stop := range stops {

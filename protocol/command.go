@@ -196,6 +196,8 @@ type Call struct {
 	Tag      uint64 // free for the submitter
 	Due      int64  // the node's own: when it must have been answered, in ns of a clock of its own
 	Ordered  bool   // commands of the same sender before it are unanswered: a read waits for them
+	Turn     uint64 // the node's own: counts calls as they come to be decided
+	Sender   uint64 // the node's own: tells senders apart, also those of other nodes
 	Relayed  bool   // the node's own: another node asks on behalf of its client
 	Result   Result
 	Err      *Error // nil: Result holds

@@ -59,6 +59,7 @@ type Config struct {
 	// directory keeps the kind it was first opened with: the engine would delete a
 	// standalone server's streams when it comes back as a member.
 	Region *Region
+	Mesh   *Mesh
 }
 
 func (c Config) validate() error {
@@ -72,7 +73,7 @@ func (c Config) validate() error {
 	case c.StoreBytesMax < 0:
 		return fmt.Errorf("bus: StoreBytesMax %d is negative", c.StoreBytesMax)
 	}
-	return c.Region.validate()
+	return errors.Join(c.Region.validate(), c.Mesh.validate(c.Region))
 }
 
 func (c Config) withDefaults() Config {
@@ -96,6 +97,7 @@ type Bus struct {
 	log        *serverLog
 	answerWait time.Duration
 	region     *Region      // nil: standalone
+	mesh       *mesh        // nil: no other regions
 	replicas   atomic.Int64 // of streams to create
 
 	// Appends have a connection of their own: on a shared one a commit would
@@ -153,28 +155,47 @@ func (b *Bus) start(ctx context.Context, c Config) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return b.connect()
+	if err := b.connect(); err != nil {
+		return err
+	}
+	if b.mesh != nil {
+		return b.mesh.start()
+	}
+	return nil
 }
 
 // build makes the server, alone or as a member of its region.
 func (b *Bus) build(c Config, dir string) (err error) {
 	o := serverOptions(c, dir)
-	if c.Region == nil {
-		b.srv, err = server.NewServer(o)
+	auth := &accounts{log: b.log}
+	if c.Region != nil {
+		if err := c.Region.Timers.apply(); err != nil {
+			return err
+		}
+		if err := c.Region.cluster(o); err != nil {
+			return err
+		}
+		b.replicas.Store(int64(c.Region.Replicas))
+	}
+	if c.Mesh != nil {
+		if err := c.Mesh.options(o); err != nil {
+			return err
+		}
+		b.mesh = newMesh(b, c.Mesh)
+		auth.mesh = b.mesh
+	}
+	if c.Region != nil || c.Mesh != nil {
+		o.CustomClientAuthentication = auth
+	}
+	base := o.Clone() // the server completes its own
+	if b.srv, err = server.NewServer(o); err != nil {
 		return err
 	}
-	if err := c.Region.Timers.apply(); err != nil {
-		return err
-	}
-	if err := c.Region.cluster(o); err != nil {
-		return err
-	}
-	b.replicas.Store(int64(c.Region.Replicas))
-	auth := &accounts{}
-	o.CustomClientAuthentication = auth
-	b.srv, err = server.NewServer(o)
 	auth.srv = b.srv
-	return err
+	if b.mesh != nil {
+		b.mesh.base = base
+	}
+	return nil
 }
 
 func (b *Bus) connect() (err error) {
@@ -219,6 +240,7 @@ func (b *Bus) Close() error {
 	var err error
 	b.closeOnce.Do(func() {
 		close(b.closing)
+		b.mesh.close()
 		err = errors.Join(b.commit.close(), b.bulk.close(), b.wire.close(), b.system.close())
 		if b.srv != nil {
 			b.srv.Shutdown()

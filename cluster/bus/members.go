@@ -24,8 +24,8 @@ const (
 	unnamedPeer = "Server name unknown"
 )
 
-// Peer is a server of the region, as the region's leader sees it.
-type Peer struct {
+// Member is a server of the region, as the region's leader sees it.
+type Member struct {
 	Name     string        // "" when the region has not seen it since the leader started
 	Online   bool          // heard of a moment ago
 	Current  bool          // has all that the region agreed on
@@ -37,7 +37,7 @@ type Peer struct {
 // Peers returns the servers of the region, sorted by name, this one and those
 // which are down included. Without a leader the list is what this server knows
 // itself: who is Online, and nobody but itself Current. Standalone it is empty.
-func (b *Bus) Peers(ctx context.Context) ([]Peer, error) {
+func (b *Bus) Peers(ctx context.Context) ([]Member, error) {
 	if !b.Clustered() {
 		return nil, nil
 	}
@@ -45,25 +45,25 @@ func (b *Bus) Peers(ctx context.Context) ([]Peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus: peers: %w", err)
 	}
-	peers := make([]Peer, 0, len(meta.Replicas)+1)
+	peers := make([]Member, 0, len(meta.Replicas)+1)
 	if meta.Leader != "" {
-		peers = append(peers, Peer{Name: meta.Leader, Online: true, Current: true, Leader: true})
+		peers = append(peers, Member{Name: meta.Leader, Online: true, Current: true, Leader: true})
 	}
 	for _, p := range meta.Replicas {
 		peers = append(peers, b.peer(p, teller))
 	}
-	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(peers, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
 	return peers, nil
 }
 
-func (b *Bus) peer(p *server.PeerInfo, teller string) Peer {
+func (b *Bus) peer(p *server.PeerInfo, teller string) Member {
 	if p.Name == teller {
-		return Peer{Name: p.Name, Online: true, Current: p.Current}
+		return Member{Name: p.Name, Online: true, Current: p.Current}
 	}
 	// The engine calls a server offline when it said goodbye; one which died in
 	// silence only after minutes.
 	online := !p.Offline && p.Active < b.region.Timers.lostQuorum()
-	q := Peer{Name: p.Name, Online: online, Current: p.Current && online, Lag: p.Lag, LastSeen: p.Active}
+	q := Member{Name: p.Name, Online: online, Current: p.Current && online, Lag: p.Lag, LastSeen: p.Active}
 	if strings.HasPrefix(q.Name, unnamedPeer) {
 		q.Name = ""
 	}

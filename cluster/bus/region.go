@@ -151,20 +151,6 @@ func (b *Bus) route() {
 	b.srv.StartRouting(ready)
 }
 
-// accounts lets the in-process connections choose their account: that for the
-// data, or the system account, whose users alone may change the region's members.
-type accounts struct{ srv *server.Server }
-
-// Check implements server.Authentication.
-func (a *accounts) Check(c server.ClientAuthentication) bool {
-	to := a.srv.GlobalAccount()
-	if c.GetOpts().Username == systemUser {
-		to = a.srv.SystemAccount()
-	}
-	c.RegisterUser(&server.User{Account: to})
-	return true
-}
-
 func asSystem() nats.Option { return nats.UserInfo(systemUser, "") }
 
 // Clustered tells whether the Bus is one server of a region.

@@ -257,7 +257,7 @@ func TestStandaloneKnowsNoRegion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if peers := must[[]Peer](t)(b.Peers(t.Context())); peers != nil {
+	if peers := must[[]Member](t)(b.Peers(t.Context())); peers != nil {
 		t.Fatal(peers)
 	}
 	health := must[map[string]StreamHealth](t)(b.Replicas(t.Context()))
@@ -443,7 +443,7 @@ func TestPeers(t *testing.T) {
 	r := newRegion(t, 3)
 	for _, b := range r.buses() {
 		eventually(t, "all peers are seen", func() bool {
-			peers := must[[]Peer](t)(b.Peers(t.Context()))
+			peers := must[[]Member](t)(b.Peers(t.Context()))
 			leaders := 0
 			for _, p := range peers {
 				if p.Leader {
@@ -458,18 +458,18 @@ func TestPeers(t *testing.T) {
 	}
 	r.servers[2].shut(t)
 	eventually(t, "the closed one is seen as gone", func() bool {
-		peers := must[[]Peer](t)(r.servers[0].bus.Peers(t.Context()))
+		peers := must[[]Member](t)(r.servers[0].bus.Peers(t.Context()))
 		return len(peers) == 3 && !peers[2].Online && peers[0].Online && peers[1].Online
 	})
 	r.servers[1].shut(t)
 	eventually(t, "one alone still lists all", func() bool {
-		peers := must[[]Peer](t)(r.servers[0].bus.Peers(t.Context()))
+		peers := must[[]Member](t)(r.servers[0].bus.Peers(t.Context()))
 		return len(peers) == 3 && peers[0].Online && !peers[1].Online && !peers[2].Online
 	})
 }
 
-func allOnline(peers []Peer) bool {
-	return !slices.ContainsFunc(peers, func(p Peer) bool { return !p.Online || !p.Current })
+func allOnline(peers []Member) bool {
+	return !slices.ContainsFunc(peers, func(p Member) bool { return !p.Online || !p.Current })
 }
 
 func TestLostServerIsReplacedByANewOne(t *testing.T) {
@@ -487,7 +487,7 @@ func TestLostServerIsReplacedByANewOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the new one has the streams", func() bool {
-		peers := must[[]Peer](t)(fresh.bus.Peers(t.Context()))
+		peers := must[[]Member](t)(fresh.bus.Peers(t.Context()))
 		health, err := fresh.bus.Replicas(t.Context())
 		return err == nil && len(peers) == 3 && allOnline(peers) && health["LOG_l"].Current == 3 &&
 			fresh.bus.srv.JetStreamIsStreamCurrent(accountData, "LOG_l")

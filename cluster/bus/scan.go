@@ -73,6 +73,7 @@ type scanner struct {
 	// Of one pass.
 	sub       *nats.Subscription
 	consumer  string
+	pending   uint64 // messages the consumer found when it was made
 	delivered uint64
 }
 
@@ -159,7 +160,7 @@ func (s *scanner) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.consumer = cons.CachedInfo().Name
+	s.consumer, s.pending = cons.CachedInfo().Name, cons.CachedInfo().NumPending
 	if s.sub, err = s.bus.bulk.nc.SubscribeSync(s.bus.bulk.nc.NewInbox()); err != nil {
 		return err
 	}
@@ -194,10 +195,8 @@ func (s *scanner) pull(ctx context.Context) (more bool, err error) {
 	if s.spec.most > 0 {
 		batch = min(batch, s.spec.most-s.seen)
 	}
-	req := fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"no_wait":true}`, batch, pullBytes)
-	subject := "$JS.API.CONSUMER.MSG.NEXT." + s.spec.stream + "." + s.consumer
-	if err := s.bus.bulk.nc.PublishRequest(subject, s.sub.Subject, req); err != nil {
-		return false, cause(err)
+	if err := s.request(fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"no_wait":true}`, batch, pullBytes)); err != nil {
+		return false, err
 	}
 	for got := uint64(0); got < batch; {
 		m, err := s.receive(ctx)
@@ -218,19 +217,35 @@ func (s *scanner) pull(ctx context.Context) (more bool, err error) {
 	return true, nil
 }
 
+// request sends a pull.
+func (s *scanner) request(pull []byte) error {
+	subject := "$JS.API.CONSUMER.MSG.NEXT." + s.spec.stream + "." + s.consumer
+	return cause(s.bus.bulk.nc.PublishRequest(subject, s.sub.Subject, pull))
+}
+
 func (s *scanner) receive(ctx context.Context) (*nats.Msg, error) {
+	return s.receiveWithin(ctx, s.bus.answerWait)
+}
+
+func (s *scanner) receiveWithin(ctx context.Context, wait time.Duration) (*nats.Msg, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	// Most messages are here already, and then a context with a timer for each
 	// would be the larger part of the work.
-	if n, _, err := s.sub.Pending(); err == nil && n > 0 {
-		return s.sub.NextMsg(s.bus.answerWait)
+	if !s.empty() {
+		return s.sub.NextMsg(wait)
 	}
-	within, cancel := s.bus.within(ctx)
+	within, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	m, err := s.sub.NextMsgWithContext(within)
 	return m, cause(err)
+}
+
+// empty tells whether nothing has arrived that was not received yet.
+func (s *scanner) empty() bool {
+	n, _, err := s.sub.Pending()
+	return err != nil || n == 0
 }
 
 func (s *scanner) handle(m *nats.Msg) error {

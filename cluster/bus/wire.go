@@ -14,7 +14,8 @@ const wireBytesMax = 64 << 20
 // Publish sends data to whoever has subscribed to subject just now, on any server
 // of the region, this one included. It is kept nowhere: at most once, and lost to
 // those that can't be reached. Messages of one Bus arrive in the order of their
-// calls. Data is not kept. Subjects of Logs, Tables and Archives are ErrName.
+// calls. Data is not kept. Subjects of Logs, Tables and Archives are ErrName,
+// and those of the links between regions.
 func (b *Bus) Publish(subject string, data []byte) error {
 	if err := wireSubject(subject); err != nil {
 		return err
@@ -64,7 +65,7 @@ func (b *Bus) subscribe(subject string, fn func(string, []byte)) (*nats.Subscrip
 // wireSubject keeps messages out of the streams, which would store them unchecked.
 func wireSubject(subject string) error {
 	first, _, _ := strings.Cut(subject, ".")
-	if first == "" || first == "log" || first == "*" || first == ">" || strings.HasPrefix(first, "$") || strings.ContainsAny(subject, " \t\r\n") {
+	if first == "" || first == "log" || first == "site" || first == "mirror" || first == "*" || first == ">" || strings.HasPrefix(first, "$") || strings.ContainsAny(subject, " \t\r\n") {
 		return fmt.Errorf("bus: %w: subject %q", ErrName, subject)
 	}
 	return nil

@@ -122,7 +122,7 @@ func TestOnlyCertifiedServersJoin(t *testing.T) {
 			wantErr(t, b.metaHealth(), ErrNoLeader)
 		})
 	}
-	if peers := must[[]Peer](t)(leader.bus.Peers(t.Context())); len(peers) != 3 {
+	if peers := must[[]Member](t)(leader.bus.Peers(t.Context())); len(peers) != 3 {
 		t.Fatal(peers)
 	}
 }

@@ -73,6 +73,7 @@ type book struct {
 	sums    map[string]effect               // by SKU, as the history has it
 	holds   map[string]protocol.Reservation // as reserve answered, by id
 	ends    map[place]string                // type of the movement that ended a reservation, by id and SKU
+	homes   map[string]string               // of a mesh: the region that decides, by key
 	wrong   int
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
@@ -32,7 +33,8 @@ type process struct {
 	err   error
 }
 
-func startProcess(c server.Config, log io.Writer, env ...string) (*process, error) {
+// startProcess starts a node; prefix is a command that runs it elsewhere and becomes it.
+func startProcess(prefix []string, c server.Config, log io.Writer, env ...string) (*process, error) {
 	config, err := json.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
@@ -41,7 +43,8 @@ func startProcess(c server.Config, log io.Writer, env ...string) (*process, erro
 	if err != nil {
 		return nil, fmt.Errorf("this test binary: %w", err)
 	}
-	p := &process{cmd: exec.Command(exe), done: make(chan struct{})}
+	args := append(slices.Clone(prefix), exe)
+	p := &process{cmd: exec.Command(args[0], args[1:]...), done: make(chan struct{})}
 	p.cmd.Env = append(append(os.Environ(), env...), childEnv+"="+string(config))
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = ownGroup()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,11 @@ type Entry struct {
 	Err     error         // a *protocol.Error where the command was refused for good
 	Unknown bool          // never answered, and outcome does not tell either
 	Behind  bool          // a get whose node was behind for longer than it waits
+
+	// Home is the region that decides the command and knows its key.
+	Home string
+	// CutOff: its home could not be reached. It is not sent again: outcome tells.
+	CutOff bool
 
 	// Failures are answers a client should not have to see: the command was sent again.
 	Failures []Failure
@@ -91,9 +97,17 @@ func (c *customer) run(ctx context.Context) {
 	}
 }
 
+// tillEvery is that every so many-th client sells nothing but ample items, where there
+// are any. Others may wait for what another region has to say.
+const tillEvery = 3
+
 // choose makes up a command. Adjusts go both ways, so that stock is short at times
 // and never runs out for good.
 func (c *customer) choose() protocol.Command {
+	if ample := c.shop.ample; len(ample) > 0 && c.n%tillEvery == 0 {
+		line := protocol.Line{SKU: ample[c.rng.IntN(len(ample))], Quantity: 1}
+		return protocol.Command{Op: protocol.OpSell, Lines: []protocol.Line{line}}
+	}
 	sku := c.sku()
 	switch n := c.rng.IntN(100); {
 	case n < 15:
@@ -118,6 +132,14 @@ func (c *customer) choose() protocol.Command {
 	return cmd
 }
 
+// homeOf is the region that decides a command sent to this one.
+func (r *Region) homeOf(cmd protocol.Command) string {
+	if home, _, found := strings.Cut(cmd.Reservation, "."); found {
+		return home
+	}
+	return r.Name
+}
+
 func (c *customer) sku() string { return c.shop.skus[c.rng.IntN(len(c.shop.skus))] }
 
 func (c *customer) lines(sku string) []protocol.Line {
@@ -135,7 +157,7 @@ func (c *customer) do(ctx context.Context, cmd protocol.Command) *Entry {
 		c.keys++
 		cmd.Key = fmt.Sprintf("%s-%d-%d", c.shop.name, c.n, c.keys)
 	}
-	e := &Entry{Client: c.n, Command: cmd, Call: c.shop.now()}
+	e := &Entry{Client: c.n, Command: cmd, Call: c.shop.now(), Home: c.shop.region.homeOf(cmd)}
 	if cmd.Op == protocol.OpGet {
 		e.after = c.newest[cmd.SKUs[0]].since
 	}
@@ -161,6 +183,10 @@ func (c *customer) try(ctx context.Context, e *Entry) (again bool) {
 		return false
 	case ctx.Err() != nil || !errors.As(err, &wire):
 		e.Unknown = true
+		return false
+	}
+	if wire.Code == protocol.CodeRegionUnreachable {
+		e.CutOff, e.Unknown = true, true
 		return false
 	}
 	e.Failures = append(e.Failures, Failure{c.shop.now(), c.client.Hello().Node, err})
@@ -208,13 +234,13 @@ func itemsOf(e *Entry) []protocol.Item {
 
 // resolve asks what became of commands that were never answered.
 func (c *customer) resolve() {
-	ctx, cancel := context.WithTimeout(context.Background(), lookWait)
+	ctx, cancel := context.WithTimeout(context.Background(), convergeWait*Slow)
 	defer cancel()
 	for _, e := range c.entries {
 		if !e.Unknown || !e.Command.Op.IsWrite() {
 			continue
 		}
-		reply, err := c.client.Outcome(ctx, e.Command.Key, "")
+		reply, err := c.client.Outcome(ctx, e.Command.Key, e.Home)
 		if err != nil {
 			continue // it stays unknown, and the account says so
 		}

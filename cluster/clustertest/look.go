@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/stockmesh/stockmesh/node/server"
@@ -20,6 +21,11 @@ import (
 // the limit, ends the test.
 func (r *Region) await(what string, limit time.Duration, look func(ctx context.Context) error) {
 	r.t.Helper()
+	await(r.t, r.nodes, what, limit, look)
+}
+
+func await(t testing.TB, nodes []*Node, what string, limit time.Duration, look func(ctx context.Context) error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
@@ -29,15 +35,15 @@ func (r *Region) await(what string, limit time.Duration, look func(ctx context.C
 		if err == nil {
 			return
 		}
-		for _, n := range r.nodes {
+		for _, n := range nodes {
 			if gone := n.gone(); gone != nil {
-				r.t.Fatalf("%s: %v", what, gone)
+				t.Fatalf("%s: %v", what, gone)
 			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			r.t.Fatalf("%s: not within %v: %v", what, limit, err)
+			t.Fatalf("%s: not within %v: %v", what, limit, err)
 		}
 	}
 }
@@ -120,7 +126,7 @@ func (n *Node) owners(ctx context.Context, shard int) (names []string, err error
 	}
 	for _, region := range mesh.Regions {
 		for _, m := range region.Nodes {
-			if slices.Contains(m.OwnerOf, shard) {
+			if region.Name == n.region.Name && slices.Contains(m.OwnerOf, shard) {
 				names = append(names, m.Name)
 			}
 		}

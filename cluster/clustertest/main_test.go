@@ -18,6 +18,8 @@ var (
 	soak   = flag.Duration("soak", 0, "how long to wait for elections that nobody needs; 0 skips that test")
 	pause  = flag.Duration("pause", 4*time.Second, "how long the owner is held by SIGSTOP")
 	chaos  = flag.Int("chaos", 2, "rounds of faults at random, some 7 s each")
+
+	meshLong = flag.Bool("mesh-long", false, "meshes of three nodes each too, in namespaces too, cuts of 60 s, 200 clients for the last unit, a whole day of sales")
 )
 
 func TestMain(m *testing.M) { clustertest.Main(m) }
@@ -28,6 +30,14 @@ func shopSeed() clustertest.ShopOption {
 		return clustertest.Seed(uint64(time.Now().UnixNano()))
 	}
 	return clustertest.Seed(*seed)
+}
+
+// long picks the value for the long or the short form of the tests of meshes.
+func long[T any](inLong, inShort T) T {
+	if *meshLong {
+		return inLong
+	}
+	return inShort
 }
 
 func shardsAsked() clustertest.Option { return clustertest.Shards(*shards) }

@@ -47,7 +47,7 @@ func (n *Node) start() (err error) {
 	if n.hits != "" {
 		env = append(env, hitsEnv+"="+n.hits)
 	}
-	p, err := startProcess(n.config, &n.log, env...)
+	p, err := startProcess(n.region.setup.part.prefix(), n.config, &n.log, env...)
 	if err == nil {
 		n.body = p
 	}
@@ -184,4 +184,9 @@ func (n *Node) Log() string { return n.log.String() }
 // Terms is how often the node became the owner of a shard.
 func (n *Node) Terms() int { return n.log.terms() }
 
-func (n *Node) String() string { return n.Name }
+func (n *Node) String() string {
+	if n.region.setup.part != nil {
+		return n.region.Name + "." + n.Name
+	}
+	return n.Name
+}

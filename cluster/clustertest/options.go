@@ -2,12 +2,14 @@ package clustertest
 
 import "time"
 
-// setup is what the options of Start say.
+// setup is what the options of Start say, and those of StartMesh of each region.
 type setup struct {
+	region        string
 	nodes, shards int
 	inside        bool
 	proxied       bool
 	flags         []string
+	part          *meshPart // nil where the region is the only one
 }
 
 // Option changes how Start builds a region.

@@ -17,13 +17,15 @@ import (
 	"github.com/stockmesh/stockmesh/protocol/client"
 )
 
-// RegionName is the name of a region under test.
+// RegionName is the name of a region under test that is not of a mesh.
 const RegionName = "eu"
 
 // Region is a region under test.
 type Region struct {
+	Name  string
 	t     testing.TB
 	setup setup
+	dir   string
 	nodes []*Node
 	net   *network // nil without proxies
 	http  *http.Client
@@ -44,13 +46,21 @@ func Start(t testing.TB, options ...Option) *Region {
 // Build is Start without starting the nodes.
 func Build(t testing.TB, options ...Option) *Region {
 	t.Helper()
-	r := &Region{t: t, setup: setup{nodes: 3, shards: 1}}
+	s := setup{region: RegionName, nodes: 3, shards: 1}
 	for _, o := range options {
-		o(&r.setup)
+		o(&s)
 	}
+	return build(t, s, ports(t, portsEach*s.nodes))
+}
+
+// build prepares a region; each node takes portsEach of the addresses.
+func build(t testing.TB, s setup, addrs []string) *Region {
+	t.Helper()
+	// Before the cleanup: so the directory is removed after the nodes have ended and the
+	// engine's assertions in it have been read.
+	r := &Region{Name: s.region, t: t, setup: s, dir: t.TempDir()}
 	r.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	t.Cleanup(r.end)
-	addrs := ports(t, portsEach*r.setup.nodes)
 	if r.setup.proxied {
 		r.net = newNetwork()
 	}
@@ -60,23 +70,32 @@ func Build(t testing.TB, options ...Option) *Region {
 	return r
 }
 
-// portsEach is how many ports a node takes.
-const portsEach = 4
+// portsEach is how many addresses a node takes. Their order is that of node, then of
+// meshPart.join.
+const (
+	portsEach  = 6
+	portGossip = 2
+	portWAN    = 4
+	portLink   = 5
+)
 
-// node prepares the i-th node; each has its own four of the addresses.
+// node prepares the i-th node.
 func (r *Region) node(i int, addrs []string) *Node {
 	r.t.Helper()
 	own := addrs[portsEach*i : portsEach*(i+1)]
-	dir := r.t.TempDir()
 	c := server.Default()
-	c.Name, c.Region = fmt.Sprintf("n%d", i+1), RegionName
+	c.Name, c.Region = fmt.Sprintf("n%d", i+1), r.Name
+	dir := filepath.Join(r.dir, c.Name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		r.t.Fatal(err)
+	}
 	c.Data = filepath.Join(dir, "data")
 	c.Listen, c.Admin, c.Gossip, c.ClusterListen = own[0], own[1], own[2], own[3]
 	c.Expect, c.Shards, c.Insecure = r.setup.nodes, r.setup.shards, true
 	c.Heartbeat, c.Drain = heartbeat, drain
 	for j := range r.setup.nodes {
 		if j != i {
-			c.Join = append(c.Join, addrs[portsEach*j+2])
+			c.Join = append(c.Join, addrs[portsEach*j+portGossip])
 		}
 	}
 	if r.net != nil {
@@ -84,6 +103,9 @@ func (r *Region) node(i int, addrs []string) *Node {
 		if c.AdvertiseCluster, err = r.net.lead(c.Name, c.ClusterListen); err != nil {
 			r.t.Fatalf("proxy of %s: %v", c.Name, err)
 		}
+	}
+	if r.setup.part != nil {
+		r.setup.part.join(r, &c, own)
 	}
 	r.parse(&c)
 	n := &Node{
@@ -140,7 +162,7 @@ func (r *Region) keepLogs() {
 		return
 	}
 	for _, n := range r.nodes {
-		name := filepath.Join(dir, strings.ReplaceAll(r.t.Name(), "/", "-")+"-"+n.Name+".log")
+		name := filepath.Join(dir, strings.ReplaceAll(r.t.Name(), "/", "-")+"-"+r.Name+"-"+n.Name+".log")
 		if err := os.WriteFile(name, []byte(n.Log()), 0o644); err != nil {
 			r.t.Errorf("keep the log of %s: %v", n, err)
 		}

@@ -13,7 +13,9 @@ import (
 // load is what the options of Shop say.
 type load struct {
 	clients, skus int
-	stock         int64 // of each SKU at first
+	ample         int   // SKUs besides those
+	stock         int64 // of each SKU at first, in each region
+	stockedIn     string
 	pause         time.Duration
 	baskets       bool
 	expiring      bool
@@ -43,6 +45,20 @@ func Baskets() ShopOption { return func(l *load) { l.baskets = true } }
 // being linearizable, as nobody is told when they end.
 func Expiring() ShopOption { return func(l *load) { l.expiring = true } }
 
+// Ample adds SKUs whose stock does not run out, and lets a third of the clients sell
+// nothing else: they need no other region, see Report.Local.
+func Ample(n int) ShopOption { return func(l *load) { l.ample = n } }
+
+// StockedIn gives the items their first stock in one region of a mesh only. Without it
+// in each.
+func StockedIn(region string) ShopOption { return func(l *load) { l.stockedIn = region } }
+
+// Stock is of each SKU at first. Without it 60.
+func Stock(units int64) ShopOption { return func(l *load) { l.stock = units } }
+
+// ampleStock is what nobody can buy in a test.
+const ampleStock = 1 << 30
+
 // Shop is a load of clients who sell the same few items, and the account of all that
 // they did.
 type Shop struct {
@@ -51,10 +67,12 @@ type Shop struct {
 	load      load
 	begun     time.Time
 	skus      []string
+	ample     []string
 	customers []*customer
+	ctx       context.Context // of the opening hours
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
-	shelf     shelf
+	shelf     *shelf
 	stalls    stallWatch
 
 	mu    sync.Mutex
@@ -73,43 +91,75 @@ const stopWait = 20 * time.Second
 // Shop opens the shop: every item gets its stock, then the clients begin.
 func (r *Region) Shop(options ...ShopOption) *Shop {
 	r.t.Helper()
-	s := &Shop{region: r, load: load{clients: 12, skus: 6, stock: 60, pause: 15 * time.Millisecond, seed: rand.Uint64()}, begun: time.Now()}
-	for _, o := range options {
-		o(&s.load)
-	}
 	r.shops++
-	s.name = fmt.Sprintf("shop%d", r.shops)
-	for i := range s.load.skus {
-		s.skus = append(s.skus, fmt.Sprintf("%s-sku-%d", s.name, i))
+	name := fmt.Sprintf("shop%d", r.shops)
+	if r.setup.part != nil {
+		name = r.Name + "-" + name // not an item of another region's shop
 	}
-	r.t.Logf("shop: seed %d", s.load.seed)
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
+	s := r.shop(name, name, newLoad(12, options), &shelf{}, time.Now())
+	s.stockUp()
+	s.open()
+	return s
+}
+
+func newLoad(clients int, options []ShopOption) load {
+	l := load{clients: clients, skus: 6, stock: 60, pause: 15 * time.Millisecond, seed: rand.Uint64()}
+	for _, o := range options {
+		o(&l)
+	}
+	return l
+}
+
+// shop prepares a shop. Shops of the same mesh share their items' names and the shelf;
+// their own names make the keys.
+func (r *Region) shop(name, items string, l load, shelf *shelf, begun time.Time) *Shop {
+	r.t.Helper()
+	s := &Shop{name: name, region: r, load: l, begun: begun, shelf: shelf}
+	for i := range l.skus {
+		s.skus = append(s.skus, fmt.Sprintf("%s-sku-%d", items, i))
+	}
+	for i := range l.ample {
+		s.ample = append(s.ample, fmt.Sprintf("%s-ample-%d", items, i))
+	}
+	r.t.Logf("%s: seed %d", name, l.seed)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	r.t.Cleanup(s.close)
-	for i := range s.load.clients {
+	for i := range l.clients {
 		c, err := newCustomer(s, i)
 		if err != nil {
 			r.t.Fatalf("client %d: %v", i, err)
 		}
 		s.customers = append(s.customers, c)
 	}
-	dir := r.t.TempDir()
-	s.wg.Go(func() { s.stalls.run(ctx, dir) })
-	s.stockUp(ctx)
-	for _, c := range s.customers {
-		s.wg.Go(func() { c.run(ctx) })
-	}
 	return s
 }
 
+// open lets the clients begin.
+func (s *Shop) open() {
+	s.region.t.Helper()
+	dir := s.region.t.TempDir()
+	s.wg.Go(func() { s.stalls.run(s.ctx, dir) })
+	for _, c := range s.customers {
+		s.wg.Go(func() { c.run(s.ctx) })
+	}
+}
+
 // stockUp gives every item its first units.
-func (s *Shop) stockUp(ctx context.Context) {
+func (s *Shop) stockUp() {
 	s.region.t.Helper()
 	for _, sku := range s.skus {
-		e := s.customers[0].do(ctx, protocol.Command{Op: protocol.OpAdjust, SKU: sku, Delta: s.load.stock})
-		if !e.applied() {
-			s.region.t.Fatalf("stock of %s: %v", sku, e.Err)
-		}
+		s.give(sku, s.load.stock)
+	}
+	for _, sku := range s.ample {
+		s.give(sku, ampleStock)
+	}
+}
+
+func (s *Shop) give(sku string, units int64) {
+	s.region.t.Helper()
+	e := s.customers[0].do(s.ctx, protocol.Command{Op: protocol.OpAdjust, SKU: sku, Delta: units})
+	if !e.applied() {
+		s.region.t.Fatalf("stock of %s: %v", sku, e.Err)
 	}
 }
 
@@ -119,6 +169,10 @@ func (s *Shop) now() time.Duration { return time.Since(s.begun) }
 func (s *Shop) Mark(format string, args ...any) {
 	m := Mark{fmt.Sprintf(format, args...), s.now()}
 	s.region.t.Logf("%s %s", time.Now().UTC().Format("15:04:05.000"), m.Name) // as in the nodes' logs
+	s.note(m)
+}
+
+func (s *Shop) note(m Mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.marks = append(s.marks, m)
@@ -164,6 +218,12 @@ func (s *Shop) Stop() *Report {
 	end := s.now()
 	s.awaitExpiries()
 	s.region.AwaitConverged()
+	return s.report(end)
+}
+
+// report is what came of the shop, which is closed.
+func (s *Shop) report(end time.Duration) *Report {
+	s.region.t.Helper()
 	r := &Report{shop: s, t: s.region.t, Marks: s.marks, Length: end}
 	for _, c := range s.customers {
 		c.resolve()

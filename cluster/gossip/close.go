@@ -8,7 +8,7 @@ import (
 )
 
 // Telling the others takes each of Leave's two steps some rounds of gossip, 0.1 s
-// each, 0.5 s between regions.
+// each.
 const leaveStepMax = 3 * time.Second
 
 // Leave tells the others that this node goes, so that it is not shown as failed,

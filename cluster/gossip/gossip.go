@@ -22,7 +22,13 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-const nameBytesMax = 128
+const (
+	nameBytesMax = 128
+
+	// wanLabel stands before every message between regions. Without it one node that is
+	// given a wrong address to join would make one pool of two, for ever.
+	wanLabel = "stockmesh-wan"
+)
 
 // ErrClosed is returned by calls after, or interrupted by, Close and Leave.
 var ErrClosed = errors.New("gossip: closed")
@@ -42,8 +48,9 @@ type Config struct {
 
 	// Join are host:port of nodes to join by; any one is enough, and our own may be
 	// among them. A name stands for all its addresses. They are tried until another
-	// member is seen, every 1 to 10 s, and again when none is alive any more; after
-	// that those which are not members' addresses are tried every 10 s.
+	// member (with WAN: one of another region) is seen, every 1 to 10 s, and again
+	// when none is alive any more; after that those which are not members' addresses
+	// are tried every 10 s.
 	Join []string
 
 	// KeyFile holds base64 keys of 16, 24 or 32 bytes, one a line, # begins a
@@ -54,9 +61,9 @@ type Config struct {
 
 	Meta Meta // see Update
 
-	// WAN sets memberlist's timing for links between regions: a failure is seen
-	// within half a minute to three instead of some 3 s. Members of several regions
-	// are then expected and not warned about.
+	// WAN is for the pool between regions: a failure is seen within some 10 to 20 s
+	// instead of 3, and members of several regions are expected and not warned about.
+	// Such a pool and one within a region never mix, whoever joins which address.
 	WAN bool
 
 	Logger *slog.Logger // nil drops; memberlist's lines come as Debug and Warn
@@ -103,7 +110,6 @@ func normalTiming() timing {
 type Gossip struct {
 	name   string
 	addr   string
-	join   []string
 	wan    bool
 	log    *slog.Logger
 	timing timing
@@ -117,10 +123,12 @@ type Gossip struct {
 	closeOnce sync.Once
 	closeErr  error
 
-	updateKick, changeKick, conflictKick chan struct{}
+	updateKick, changeKick, conflictKick, joinKick chan struct{}
 
 	mu        sync.Mutex // memberlist's lock is taken before it, never after
 	table     table
+	join      []string // of Config
+	learned   []string // by Join, the newest last
 	region    string
 	meta      []byte        // encoded
 	changed   chan struct{} // closed and replaced at each change
@@ -158,6 +166,7 @@ func newGossip(c Config, t timing) (*Gossip, error) {
 		updateKick:   make(chan struct{}, 1),
 		changeKick:   make(chan struct{}, 1),
 		conflictKick: make(chan struct{}, 1),
+		joinKick:     make(chan struct{}, 1),
 		table:        table{keep: t.keepFailed, records: make(map[string]*record)},
 		region:       c.Meta.Region,
 		meta:         meta,
@@ -217,11 +226,9 @@ func (g *Gossip) create(ctx context.Context, c Config) error {
 }
 
 func (g *Gossip) settings(t *transport, told netip.AddrPort, logger *log.Logger) *memberlist.Config {
-	m := memberlist.DefaultWANConfig()
-	m.TCPTimeout = 10 * time.Second
-	m.PushPullInterval = 20 * time.Second
-	if !g.wan {
-		m = lanSettings()
+	m := lanSettings()
+	if g.wan {
+		m = wanSettings()
 	}
 	// A restarted node may have another port. Whoever holds its name has been
 	// found dead by then, so there is little to protect it from.
@@ -248,6 +255,23 @@ func lanSettings() *memberlist.Config {
 	m.GossipInterval = 100 * time.Millisecond
 	m.TCPTimeout = 3 * time.Second
 	m.PushPullInterval = 10 * time.Second // a mesh is small, and this heals what got lost
+	return m
+}
+
+// wanSettings make a killed node seen within some 10 s, 20 at the worst: memberlist's own
+// take minutes, as if something rested on it. A probe's answer may take twice as long as
+// between any two places on earth.
+func wanSettings() *memberlist.Config {
+	m := memberlist.DefaultWANConfig()
+	m.Label = wanLabel
+	m.ProbeInterval = 1500 * time.Millisecond
+	m.ProbeTimeout = 800 * time.Millisecond
+	m.SuspicionMult = 4
+	m.SuspicionMaxTimeoutMult = 2
+	m.AwarenessMaxMultiplier = 2
+	m.GossipInterval = 100 * time.Millisecond // only while there is news; a goodbye takes some ten
+	m.TCPTimeout = 5 * time.Second
+	m.PushPullInterval = 15 * time.Second
 	return m
 }
 

@@ -101,12 +101,20 @@ func member(g *Gossip, name string) Member {
 	return Member{}
 }
 
+// eventuallyMax bounds what takes some seconds at most on a machine that is idle.
+const eventuallyMax = 60 * time.Second
+
 // eventually waits until ok is true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
+	within(t, eventuallyMax, what, ok)
+}
+
+func within(t testing.TB, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(12 * time.Second); !ok(); <-tick.C {
+	for deadline := time.Now().Add(limit); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatal("never: " + what)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -16,7 +17,7 @@ import (
 // suggest addresses; nothing may be granted on its word.
 type Meta struct {
 	Region      string
-	Route       string // host:port of the node's cluster route listener
+	Route       string // host:port of the node's cluster route listener; between regions, of its link listener
 	Endpoint    string // public URL for clients
 	State       string // starting, catching_up, serving, draining, no_quorum
 	Connections int    // clients connected; not negative
@@ -24,6 +25,19 @@ type Meta struct {
 	Shards      int    // shards the region has; not negative
 	Founded     string // incarnation of the region's data this node holds, "" = empty disk
 	Peers       string // names, joined by commas, of the nodes that hold the region's data
+	WAN         string // host:port of the node's gossip between regions
+	Links       string // REGION=host:port joined by commas: what that region's nodes dial instead of Route
+}
+
+// LinkFor returns the host:port by which nodes of region link to this node, "" where it
+// told none.
+func (m Meta) LinkFor(region string) string {
+	for part := range strings.SplitSeq(m.Links, ",") {
+		if name, addr, ok := strings.Cut(part, "="); ok && name == region {
+			return addr
+		}
+	}
+	return m.Route
 }
 
 // ErrMeta is returned by Open and Update for a Meta that can't be told to the
@@ -47,8 +61,10 @@ const (
 	tagOwns        = 6 // bitmap: shard s is bit s%8 of byte s/8; no zero byte at the end
 	tagShards      = 7 // uvarint
 	tagFounded     = 8
-	tagPeers       = 10
 	tagLeaving     = 9 // no value: when this node is gone, it has left and not failed
+	tagPeers       = 10
+	tagWAN         = 11
+	tagLinks       = 12
 
 	leavingBytes = 2
 	// Room is kept for the mark, or a node with a full Meta could not leave.
@@ -75,9 +91,11 @@ func (m Meta) encode() ([]byte, error) {
 	b = appendField(b, tagShards, uvarint(m.Shards))
 	b = appendField(b, tagFounded, []byte(m.Founded))
 	b = appendField(b, tagPeers, []byte(m.Peers))
+	b = appendField(b, tagWAN, []byte(m.WAN))
+	b = appendField(b, tagLinks, []byte(m.Links))
 	if len(b) > metaBytesMax {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d; use shorter names: region %d, route %d, endpoint %d, state %d, founded %d, peers %d bytes",
-			ErrMeta, len(b), metaBytesMax, len(m.Region), len(m.Route), len(m.Endpoint), len(m.State), len(m.Founded), len(m.Peers))
+		return nil, fmt.Errorf("%w: %d bytes, at most %d; use shorter names: region %d, route %d, endpoint %d, state %d, founded %d, peers %d, WAN %d, links %d bytes",
+			ErrMeta, len(b), metaBytesMax, len(m.Region), len(m.Route), len(m.Endpoint), len(m.State), len(m.Founded), len(m.Peers), len(m.WAN), len(m.Links))
 	}
 	return b, nil
 }
@@ -171,6 +189,10 @@ func (m *Meta) set(tag uint64, value []byte) (err error) {
 		m.Founded = string(value)
 	case tagPeers:
 		m.Peers = string(value)
+	case tagWAN:
+		m.WAN = string(value)
+	case tagLinks:
+		m.Links = string(value)
 	}
 	return err
 }

@@ -25,6 +25,8 @@ func metas() *rapid.Generator[Meta] {
 			Shards:      rapid.IntRange(0, 1<<31-1).Draw(t, "shards"),
 			Founded:     text.Draw(t, "founded"),
 			Peers:       text.Draw(t, "peers"),
+			WAN:         text.Draw(t, "wan"),
+			Links:       text.Draw(t, "links"),
 		}
 	})
 }
@@ -73,7 +75,7 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tag := rapid.Uint64Range(tagPeers+1, 1<<63).Draw(t, "tag")
+		tag := rapid.Uint64Range(tagLinks+1, 1<<63).Draw(t, "tag")
 		value := rapid.SliceOfN(rapid.Byte(), 1, 300).Draw(t, "value")
 		wantMeta(t, appendField(slices.Clone(encoded), tag, value), m, false)
 		first := appendField([]byte{metaFormat}, tag, value)
@@ -103,10 +105,27 @@ func TestMetaBytes(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Fatal(diff, err)
 	}
+	got, err = Meta{Region: "eu", Peers: "n", WAN: "a:1", Links: "us=b:2"}.encode()
+	want = []byte{1, 1, 2, 'e', 'u', 10, 1, 'n', 11, 3, 'a', ':', '1', 12, 6, 'u', 's', '=', 'b', ':', '2'}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Fatal(diff, err)
+	}
+}
+
+func TestLinkFor(t *testing.T) {
+	m := Meta{Route: "all:1", Links: "us=b:2,asia=[::1]:3,odd,=c:4"}
+	for region, want := range map[string]string{"us": "b:2", "asia": "[::1]:3", "eu": "all:1", "odd": "all:1", "u": "all:1"} {
+		if got := m.LinkFor(region); got != want {
+			t.Errorf("%s: %q, want %q", region, got, want)
+		}
+	}
+	if got := (Meta{}).LinkFor("us"); got != "" {
+		t.Errorf("%q of nothing", got)
+	}
 }
 
 func FuzzDecodeMeta(f *testing.F) {
-	full, err := Meta{Region: "eu", Route: "a:1", Endpoint: "ws://a", State: "serving", Connections: 7, Owns: []int{1, 8}, Shards: 9, Founded: "x"}.encode()
+	full, err := Meta{Region: "eu", Route: "a:1", Endpoint: "ws://a", State: "serving", Connections: 7, Owns: []int{1, 8}, Shards: 9, Founded: "x", WAN: "b:2", Links: "us=c:3"}.encode()
 	if err != nil {
 		f.Fatal(err)
 	}

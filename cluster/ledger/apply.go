@@ -74,6 +74,9 @@ func (a *applier) event(ev *Event, rec *Record) error {
 		return fmt.Errorf("%q at %q: version %d follows %d", a.items[id].key.SKU, a.items[id].key.Location, ev.Version, row.Version)
 	}
 	ev.applyTo(row, rec.Type)
+	if rec.Type == TypeAccept {
+		a.owe(id, &a.items[id])
+	}
 	row.UpdatedAt = a.round.At
 	row.Last = Position{a.seq, index}
 	if !a.touched[ev.Item] {

@@ -107,7 +107,11 @@ func (d *Draft) count(c *protocol.Command, rec Record) (protocol.Result, *protoc
 		return protocol.Result{}, err
 	}
 	rec.Type = TypeCount
-	return d.correct(i, *c.OnHand-d.entries[i].row.OnHand(), rec)
+	on := d.entries[i].row.OnHand()
+	for _, p := range d.entries[i].parts { // what other regions have was counted too
+		on += p.onHand
+	}
+	return d.correct(i, *c.OnHand-on, rec)
 }
 
 // correct brings units in or takes units out that nobody bought. A stock take
@@ -118,7 +122,7 @@ func (d *Draft) correct(i uint32, delta int64, rec Record) (protocol.Result, *pr
 		row.Received += delta
 	} else {
 		if row.Removable() < -delta {
-			return protocol.Result{}, d.short(shortage(d.entries[i].key, -delta, row.Removable()))
+			return protocol.Result{}, d.short(d.shortage(i, -delta, row.Removable()))
 		}
 		row.Removed -= delta
 	}
@@ -139,8 +143,11 @@ func (d *Draft) record(kind protocol.Kind, rec Record, changed ...uint32) (proto
 	return protocol.Result{Kind: kind, Items: items}, nil
 }
 
-func shortage(key protocol.ItemKey, requested, available int64) protocol.Shortage {
-	return protocol.Shortage{SKU: key.SKU, Location: key.Location, Requested: requested, Available: available}
+func (d *Draft) shortage(i uint32, requested, available int64) protocol.Shortage {
+	e := &d.entries[i]
+	return protocol.Shortage{
+		SKU: e.key.SKU, Location: e.key.Location, Requested: requested, Available: available, Elsewhere: elsewhere(e.parts),
+	}
 }
 
 func (d *Draft) short(lines ...protocol.Shortage) *protocol.Error {
@@ -158,7 +165,7 @@ func (d *Draft) enough(items []uint32) *protocol.Error {
 	var missing []protocol.Shortage
 	for _, i := range items {
 		if free := d.entries[i].row.Free(); free < d.entries[i].need {
-			missing = append(missing, shortage(d.entries[i].key, d.entries[i].need, free))
+			missing = append(missing, d.shortage(i, d.entries[i].need, free))
 		}
 	}
 	if len(missing) > 0 {
@@ -308,7 +315,7 @@ func (d *Draft) move(c *protocol.Command, rec Record) (protocol.Result, *protoco
 	to := d.entry(protocol.ItemKey{SKU: c.SKU, Location: c.To})
 	source, target := d.entries[from].row, d.entries[to].row
 	if source.Removable() < c.Quantity {
-		return protocol.Result{}, d.short(shortage(d.entries[from].key, c.Quantity, source.Removable()))
+		return protocol.Result{}, d.short(d.shortage(from, c.Quantity, source.Removable()))
 	}
 	source.Removed += c.Quantity
 	target.Received += c.Quantity

@@ -38,8 +38,9 @@ type Draft struct {
 type entry struct {
 	key   protocol.ItemKey
 	row   Row
-	need  int64 // scratch of sum
-	place int   // in round.Items, -1 until its first event
+	parts []peerPart // the other regions'
+	need  int64      // scratch of sum
+	place int        // in round.Items, -1 until its first event
 }
 
 // NewDraft returns a draft over the state. Call Reset before use.
@@ -108,13 +109,17 @@ func (d *Draft) entry(key protocol.ItemKey) uint32 {
 	e := entry{key: key, row: noRow(), place: -1}
 	if id, ok := d.state.index[key]; ok {
 		it := &d.state.items[id]
-		e.key, e.row = it.key, it.row // the item's own strings outlive the command's
+		e.key, e.row, e.parts = it.key, it.row, it.parts // the item's own strings outlive the command's
 	}
 	i := uint32(len(d.entries))
 	d.entries = append(d.entries, e)
 	d.index[e.key] = i
 	return i
 }
+
+// Row returns an item's row with what the round has done to it so far. Its maps must
+// not be changed.
+func (d *Draft) Row(key protocol.ItemKey) Row { return d.entries[d.entry(key)].row }
 
 // place returns the entry's index in the round's items.
 func (d *Draft) place(i uint32) uint32 {
@@ -128,8 +133,11 @@ func (d *Draft) place(i uint32) uint32 {
 
 func (d *Draft) item(i uint32) protocol.Item {
 	e := &d.entries[i]
-	it := e.row.item(e.key)
-	if e.row.Version > 0 {
+	it := e.row.item(e.key, e.parts)
+	switch {
+	case len(e.parts) > 0:
+		it.Version = string(appendVersions(nil, d.state.region, e.row.Version, e.parts))
+	case e.row.Version > 0:
 		it.Version = d.answers.version(d.state.region, e.row.Version)
 	}
 	return it

@@ -67,24 +67,25 @@ func (r *Row) take(t Type, n int64) {
 	}
 }
 
+// open is the region's part of what clients see as available.
+func (r *Row) open() int64 { return r.OnHand() - r.Held - r.Safety + r.Backorder }
+
 // Item returns the item as clients see it where this row is all there is.
 func (r *Row) Item(region string, key protocol.ItemKey) protocol.Item {
-	it := r.item(key)
+	it := r.item(key, nil)
 	if r.Version > 0 {
 		it.Version = string(appendVersion(make([]byte, 0, len(region)+21), region, r.Version))
 	}
 	return it
 }
 
-// item is Item without the version.
-func (r *Row) item(key protocol.ItemKey) protocol.Item {
+// item is the item as clients see it, without the version.
+func (r *Row) item(key protocol.ItemKey, parts []peerPart) protocol.Item {
 	it := protocol.Item{
 		SKU: key.SKU, Location: key.Location,
-		OnHand: r.OnHand(), Reserved: r.Held,
-		Available: min(protocol.QuantityMax, max(0, r.OnHand()-r.Held-r.Safety+r.Backorder)),
-		UpdatedAt: r.UpdatedAt,
+		OnHand: r.OnHand(), Reserved: r.Held, UpdatedAt: r.UpdatedAt,
 	}
-	it.Low = r.Low >= 0 && it.Available <= r.Low
+	merge(&it, r, parts)
 	return it
 }
 

@@ -46,6 +46,19 @@ func afterPrefix(p string) string {
 	return ""
 }
 
+// Changed returns the items whose row changed after a round.
+func (s *State) Changed(since uint64) (ids []protocol.ItemID) {
+	for i := range s.items {
+		if row := &s.items[i].row; row.Version > 0 && row.Last.Seq > since {
+			ids = append(ids, protocol.ItemID(i))
+		}
+	}
+	return ids
+}
+
+// exists tells whether some region has a row of the item.
+func (it *item) exists() bool { return it.row.Version > 0 || len(it.parts) > 0 }
+
 // Scan returns the ids of the items that the query picks, in order, and whether
 // more follow.
 func (s *State) Scan(q *protocol.Query) (ids []protocol.ItemID, more bool) {
@@ -63,7 +76,7 @@ func (s *State) Scan(q *protocol.Query) (ids []protocol.ItemID, more bool) {
 			if sp.hi != "" && it.key.SKU >= sp.hi {
 				return false
 			}
-			if it.key == q.After || it.row.Version == 0 || it.row.Last.Seq <= since {
+			if it.key == q.After || !it.exists() || it.row.Last.Seq <= since && !newerThan(it.parts, q.Since) {
 				return true
 			}
 			if len(q.Locations) > 0 && !slices.Contains(q.Locations, it.key.Location) {

@@ -84,6 +84,9 @@ func (s *State) writeHeader(w *writer) {
 // while put runs.
 func (s *State) entries(put func(write func(*writer)) bool) {
 	for i := 0; i < len(s.items); i++ {
+		if s.items[i].row.Version == 0 {
+			continue // only other regions have it
+		}
 		if !put(func(w *writer) { w.byte(tagItem); w.storedItem(&s.items[i]) }) {
 			return
 		}

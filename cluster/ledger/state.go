@@ -31,11 +31,15 @@ type State struct {
 	seq        uint64        // of the last round applied
 	at         protocol.Time // of the last round applied
 	settled    uint64        // see loadedTo in snapshot.go
+
+	names map[string]string // one copy of other regions' names
+	owed  map[protocol.ItemID]struct{}
 }
 
 type item struct {
-	key protocol.ItemKey
-	row Row
+	key   protocol.ItemKey
+	row   Row        // this region's; of version 0 where only others have one
+	parts []peerPart // the other regions', in order of their names
 }
 
 // ranked is an item in the order of names.
@@ -70,6 +74,7 @@ func NewState(region string, shard int) *State {
 		index: make(map[protocol.ItemKey]protocol.ItemID),
 		live:  make(map[string]*reservation), orders: make(map[string]string),
 		now: newGeneration(), past: newGeneration(),
+		names: make(map[string]string), owed: make(map[protocol.ItemID]struct{}),
 	}
 	s.parts = btree.NewBTreeGOptions(Part.before, btree.Options{NoLocks: true})
 	s.order = btree.NewBTreeGOptions(func(a, b ranked) bool { return a.key.Compare(b.key) < 0 }, btree.Options{NoLocks: true})
@@ -122,7 +127,12 @@ func (s *State) Row(id protocol.ItemID) Row { return s.items[id].row }
 // Item returns an existing item as clients see it.
 func (s *State) Item(id protocol.ItemID) protocol.Item {
 	it := &s.items[id]
-	return it.row.Item(s.region, it.key)
+	if len(it.parts) == 0 {
+		return it.row.Item(s.region, it.key)
+	}
+	v := it.row.item(it.key, it.parts)
+	v.Version = string(appendVersions(nil, s.region, it.row.Version, it.parts))
+	return v
 }
 
 // ItemAt returns an item by name; one that does not exist reads as zero.

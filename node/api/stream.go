@@ -126,8 +126,30 @@ func (s *stream) run(r *request) {
 	}
 }
 
+// sinceWait is how long a stream waits until this node has what its reader has seen on
+// another one. After it the reader is told what there is.
+const sinceWait = 3 * time.Second
+
+func (s *stream) awaitSince(r *request) {
+	limit, look := time.NewTimer(sinceWait), time.NewTicker(20*time.Millisecond)
+	defer limit.Stop()
+	defer look.Stop()
+	for !s.api.ledger.Cursor().AtLeast(s.since) {
+		select {
+		case <-look.C:
+		case <-limit.C:
+			return
+		case <-r.Context().Done():
+			return
+		case <-s.api.hub.quit:
+			return
+		}
+	}
+}
+
 // snapshot sends the present state, or what has changed since the reader left.
 func (s *stream) snapshot(r *request) error {
+	s.awaitSince(r)
 	upTo := s.api.ledger.Cursor()
 	unknown := newUnknown(s)
 	q := protocol.Query{Selector: s.pick, Since: s.since, Limit: streamItems}

@@ -202,6 +202,9 @@ func (l *loop) lookOpen(c *conn) {
 	case c.partial() && l.now-c.since >= 2*period:
 		l.close(c, protocol.CloseAbuse, "a message took too long to arrive")
 	default:
+		if l.hub.isWaiting(c) {
+			l.mark(c)
+		}
 		if l.now-c.pingAt >= period {
 			c.pingAt = l.now
 			c.out = appendFrame(l.outs.get(c.out), opPing, nil)

@@ -48,6 +48,7 @@ type Config struct {
 
 	Heartbeat           time.Duration // 25 s
 	HandshakeTimeout    time.Duration // 5 s
+	SinceWait           time.Duration // 3 s; how long a resumed subscription waits for what its client has seen elsewhere
 	SlowTimeout         time.Duration // 10 s without taking a byte that waits, then 4100
 	MaxConnections      int           // by the fd limit
 	MaxConnectionsPerIP int           // 0: no limit
@@ -62,6 +63,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Heartbeat == 0 {
 		c.Heartbeat = 25 * time.Second
+	}
+	if c.SinceWait == 0 {
+		c.SinceWait = 3 * time.Second
 	}
 	if c.HandshakeTimeout == 0 {
 		c.HandshakeTimeout = 5 * time.Second

@@ -28,6 +28,40 @@ type fill struct {
 	wide  *protocol.Selector            // what is sent after them; nil: nothing
 	after protocol.ItemKey
 	count int
+
+	until int64 // ms: how long it waits for what the client has seen elsewhere; 0: it hasn't begun
+	ready bool
+}
+
+// waits tells whether a fill can't begin yet: this node has not what its client has seen
+// on another one, perhaps of another region. After a while the client is told what there
+// is: the region where it was may be cut off.
+func (h *hub) waits(c *conn, f *fill) bool {
+	if f.ready || f.since == nil {
+		return false
+	}
+	cursor := h.loop.config.Ledger.Cursor()
+	if f.until == 0 {
+		f.until = h.loop.now + h.loop.config.SinceWait.Milliseconds()
+	}
+	if !cursor.AtLeast(f.since) && h.loop.now < f.until {
+		h.waiting[c] = struct{}{}
+		return true
+	}
+	delete(h.waiting, c)
+	f.ready, f.cursor = true, cursor
+	return false
+}
+
+// mustWait looks whether a connection's first fill can begin.
+func (h *hub) mustWait(c *conn) bool {
+	return c.sub != nil && len(c.sub.fills) > 0 && h.waits(c, c.sub.fills[0])
+}
+
+// isWaiting tells whether a connection gets nothing for now, as a fill of it waits.
+func (h *hub) isWaiting(c *conn) bool {
+	_, ok := h.waiting[c]
+	return ok
 }
 
 func newFill(call *protocol.Call, cursor protocol.Vector) *fill {
@@ -151,6 +185,9 @@ func (f *fill) has(it protocol.Item) bool {
 func (h *hub) fill(c *conn) {
 	for c.sub != nil && len(c.sub.fills) > 0 && len(c.out)-c.sent < fillBytes {
 		f := c.sub.fills[0]
+		if h.waits(c, f) {
+			return
+		}
 		items, last := f.next(h.loop.config.Ledger)
 		if len(items) > 0 {
 			h.loop.tally.items += len(items)

@@ -30,7 +30,7 @@ func (silent) Cursor() protocol.Vector              { return nil }
 
 // bench is a loop that doesn't run, for a connection without a socket.
 func newBench(t testing.TB) *loop {
-	config := Config{Ledger: silent{}, Node: "eu-1", Region: "eu"}.withDefaults()
+	config := Config{Ledger: silent{}, Node: "eu-1", Region: "eu", SinceWait: 1}.withDefaults()
 	e := &Edge{config: config, logger: config.Logger, metrics: newMetrics(config.Registerer), limit: 1000}
 	e.http = newHandover(nil)
 	l, err := newLoop(e, 0)

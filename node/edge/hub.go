@@ -18,6 +18,7 @@ type hub struct {
 	wide     []*entry    // every SKU
 	users    map[string][]*entry
 	made     map[string]uint64                      // token of the connection that made a live reservation
+	waiting  map[*conn]struct{}                     // whose first fill can't begin yet
 	ended    map[string]*protocol.ReservationChange // in this pass, by a maker not known (yet)
 
 	cursor     protocol.Vector // everything up to here has been handed out
@@ -80,7 +81,7 @@ func newHub(l *loop) hub {
 	return hub{
 		loop: l, skus: make(map[string][]*entry), prefixes: make(map[string][]*entry),
 		lengths: make(map[int]int), users: make(map[string][]*entry), made: make(map[string]uint64),
-		ended: make(map[string]*protocol.ReservationChange),
+		ended: make(map[string]*protocol.ReservationChange), waiting: make(map[*conn]struct{}),
 		pass:  pass{index: make(map[protocol.ItemID]int)},
 	}
 }
@@ -94,6 +95,9 @@ func (h *hub) nobody() bool { return len(h.skus)+len(h.prefixes)+len(h.wide) == 
 func (h *hub) changed(list []*protocol.Changes) {
 	h.before, h.cursor = h.cursor, list[len(list)-1].Cursor
 	h.cursorText = ""
+	for c := range h.waiting {
+		h.loop.mark(c)
+	}
 	if !h.nobody() {
 		h.pass.read(h.loop.config.Ledger, list)
 		for i := range h.pass.items {
@@ -145,7 +149,7 @@ func (h *hub) due(c *conn, id protocol.ItemID, interval int64) {
 		return
 	}
 	s := c.sub
-	if c.blocked && s.dueSet == nil {
+	if (c.blocked || h.isWaiting(c)) && s.dueSet == nil {
 		s.dueSet = make(map[protocol.ItemID]struct{})
 	}
 	if s.dueSet != nil {
@@ -301,6 +305,7 @@ func (h *hub) leave(c *conn) {
 		}
 	}
 	c.made = nil
+	delete(h.waiting, c)
 	if c.sub == nil {
 		return
 	}

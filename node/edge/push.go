@@ -118,7 +118,7 @@ func (h *hub) sharedStock(f form, ids []protocol.ItemID) []byte {
 // pushDue appends what is due to a connection that can take it.
 func (h *hub) pushDue(c *conn) {
 	s := c.sub
-	if s == nil || len(s.due) == 0 || c.blocked {
+	if s == nil || len(s.due) == 0 || c.blocked || h.mustWait(c) {
 		return
 	}
 	b := h.loop.outs.get(c.out)
@@ -166,5 +166,5 @@ func (h *hub) writeShared(c *conn) bool {
 
 // hasMore reports whether a connection that takes bytes still has some to come.
 func (h *hub) hasMore(c *conn) bool {
-	return c.sub != nil && len(c.sub.due)+len(c.sub.fills) > 0
+	return c.sub != nil && len(c.sub.due)+len(c.sub.fills) > 0 && !h.isWaiting(c)
 }

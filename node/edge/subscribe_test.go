@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/stockmesh/stockmesh/node/edge"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
 // stocked has 3 SKUs at 2 locations.
-func stocked(t *testing.T) *fixture {
-	f := start(t)
+func stocked(t *testing.T, options ...func(*edge.Config)) *fixture {
+	f := start(t, options...)
 	for i, sku := range []string{"tee-red", "tee-blue", "mug"} {
 		run(f, `{"op":"count","key":"k","sku":"%s","on_hand":%d}`, sku, i+1)
 		run(f, `{"op":"count","key":"k","sku":"%s","location":"shop","on_hand":%d}`, sku, 10*(i+1))
@@ -286,6 +287,46 @@ func TestCursorWaitsForIntervals(t *testing.T) {
 	}
 	if m := p.next(); m.Op != "cursor" || m.Cursor != "eu:10" {
 		t.Fatalf("got %s", m.raw)
+	}
+}
+
+// A node that is behind what its client has seen elsewhere tells nothing older.
+func TestResumedSubscriptionWaitsForWhatItsClientHasSeen(t *testing.T) {
+	t.Parallel()
+	f := stocked(t) // up to eu:6
+	p := f.dial()
+	p.send(`{"op":"subscribe","id":9,"skus":["mug"],"since":"eu:8"}`)
+	p.settleSilent()
+	f.ledger.set(1, "mug") // eu:7: what its client had before
+	p.settleSilent()
+	f.ledger.set(2, "mug")
+	f.ledger.set(3, "mug") // eu:9
+	var first message
+	for first.Op != "stock" {
+		first = p.next()
+	}
+	if it := first.Items[0]; version(it.Version) < 8 {
+		t.Fatalf("got %s", first.raw)
+	}
+}
+
+// settleSilent holds the node to answering, and to pushing nothing before.
+func (p *peer) settleSilent() {
+	p.Helper()
+	p.send(`{"op":"ping","id":"silent"}`)
+	if m := p.next(); string(m.ID) != `"silent"` {
+		p.Fatalf("got %s", m.raw)
+	}
+}
+
+// Where what its client has seen does not come, it is told what there is.
+func TestResumedSubscriptionWaitsNotForEver(t *testing.T) {
+	t.Parallel()
+	f := stocked(t, func(c *edge.Config) { c.SinceWait = 200 * time.Millisecond })
+	p := f.dial()
+	_, ok := p.subscribe(`"skus":["mug"],"since":"asia:77"`)
+	if ok.Cursor != "eu:6" {
+		t.Fatalf("got %+v", ok)
 	}
 }
 

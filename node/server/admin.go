@@ -16,6 +16,7 @@ type Readiness struct {
 	Node     string   `json:"node"`
 	Version  string   `json:"version,omitzero"`
 	Problems []string `json:"problems,omitzero"`
+	Mesh     []string `json:"mesh,omitzero"` // what is wrong with other regions, or the way to them; this one sells on
 }
 
 func (s *Server) adminHandler() http.Handler {
@@ -58,6 +59,9 @@ func (s *Server) readiness() Readiness {
 	}
 	for _, err := range c.Health() {
 		r.Problems = append(r.Problems, err.Error())
+	}
+	for _, err := range c.MeshProblems() {
+		r.Mesh = append(r.Mesh, err.Error())
 	}
 	state := c.State()
 	switch {

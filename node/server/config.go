@@ -39,6 +39,17 @@ type Config struct {
 	RaftHeartbeat    time.Duration
 	RaftElection     time.Duration
 
+	// Mesh links the region to others, also where all of the addresses below are the
+	// defaults. Flags set it; another WANGossip or LinkListen, or a JoinRegion, does too.
+	Mesh          bool
+	WANGossip     string
+	AdvertiseWAN  string
+	JoinRegion    []string
+	LinkListen    string
+	AdvertiseLink string // host:port, or REGION=host:port for one region, joined by commas
+	LinkSecret    string
+	RightsTimeout time.Duration
+
 	Origins []string
 	TLSCert string
 	TLSKey  string
@@ -64,6 +75,7 @@ func Default() Config {
 		Region: "local", Name: hostName(), Expect: 1, Shards: 1,
 		Gossip: ":7946", ClusterListen: ":6222",
 		RaftHeartbeat: 150 * time.Millisecond, RaftElection: 500 * time.Millisecond,
+		WANGossip: wanGossipDefault, LinkListen: linkListenDefault, RightsTimeout: 300 * time.Millisecond,
 		Heartbeat: 25 * time.Second, Drain: 30 * time.Second,
 		KeyWindow: 24 * time.Hour, History: 30 * 24 * time.Hour,
 	}
@@ -85,7 +97,8 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.StringVar(&c.ClusterListen, "cluster-listen", c.ClusterListen, "`ADDR` of the routes between the nodes of a region")
 	f.StringVar(&c.AdvertiseGossip, "advertise-gossip", c.AdvertiseGossip, "membership `ADDR` told to the others (default: from --gossip)")
 	f.StringVar(&c.AdvertiseCluster, "advertise-cluster", c.AdvertiseCluster, "route `ADDR` told to the others (default: from --cluster-listen)")
-	f.StringVar(&c.MeshCert, "mesh-cert", c.MeshCert, "`FILE` with this node's certificate for the routes (PEM); read again when it changes")
+	c.bindMesh(f)
+	f.StringVar(&c.MeshCert, "mesh-cert", c.MeshCert, "`FILE` with this node's certificate for routes and links (PEM); read again when it changes")
 	f.StringVar(&c.MeshKey, "mesh-key", c.MeshKey, "`FILE` with its private key (PEM)")
 	f.StringVar(&c.MeshCA, "mesh-ca", c.MeshCA, "`FILE` with the CAs of the other nodes' certificates (PEM)")
 	f.DurationVar(&c.RaftHeartbeat, "raft-heartbeat", c.RaftHeartbeat, "time between a log leader's signs of life to its replicas")
@@ -136,6 +149,7 @@ func (c *Config) Validate() error {
 		bad("--expect %d: a region has 1, 3 or 5 nodes", c.Expect)
 	}
 	errs = append(errs, c.checkMembers()...)
+	errs = append(errs, c.checkMesh()...)
 	if c.Shards < 1 || c.Shards > cluster.ShardsMax {
 		bad("--shards %d: a region has 1 to %d logs", c.Shards, cluster.ShardsMax)
 	}
@@ -195,7 +209,7 @@ func (c *Config) checkMembers() (errs []error) {
 		bad("--expect %d without --mesh-cert, --mesh-key and --mesh-ca would let anybody who reaches the routes into the region: make certificates with `stockctl certs`, or use --insecure if the network is closed", c.Expect)
 	}
 	for flag, addr := range map[string]string{"--gossip": c.Gossip, "--cluster-listen": c.ClusterListen} {
-		if _, port, err := net.SplitHostPort(addr); err != nil || port == "0" {
+		if !fixedAddress(addr) {
 			bad("%s %q: want host:port", flag, addr)
 		}
 	}

@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"node/edge/poll":    0,
 	"cluster/ledger":    1,
 	"cluster/relay":     1,
+	"cluster/rights":    1,
 	"protocol/client":   1,
 	"node/edge":         1,
 	"node/api":          1,
@@ -55,7 +56,7 @@ var soleUsers = map[string][]string{
 }
 
 // purePackages may not touch the world: no clock, no I/O, no goroutine.
-var purePackages = []string{"protocol", "cluster/ledger", "cluster/relay"}
+var purePackages = []string{"protocol", "cluster/ledger", "cluster/relay", "cluster/rights"}
 
 var impure = []string{"os", "net", "net/http", "log", "log/slog", "sync", "context", "math/rand", "math/rand/v2"}
 

@@ -50,6 +50,32 @@ func (s *Server) operations(mux *http.ServeMux) {
 		return map[string]string{"removed": name}, c.RemoveMember(ctx, name, r.URL.Query().Get("force") == "true")
 	})
 	handle("PUT /replicas", setReplicas)
+	handle("GET /regions", func(_ context.Context, c *cluster.Cluster, _ *http.Request) (any, error) {
+		return ledger{c, s}.Mesh(), nil
+	})
+	handle("DELETE /regions/{name}", s.changeRegion("removed", (*cluster.Cluster).RemoveRegion))
+	handle("PUT /regions/{name}", s.changeRegion("linked", (*cluster.Cluster).RestoreRegion))
+}
+
+// changeRegion removes another region or takes it back; state is what it is then.
+func (s *Server) changeRegion(state string, change func(c *cluster.Cluster, ctx context.Context, name string) error) func(context.Context, *cluster.Cluster, *http.Request) (any, error) {
+	return func(ctx context.Context, c *cluster.Cluster, r *http.Request) (any, error) {
+		name := r.PathValue("name")
+		if err := s.checkOtherRegion(name); err != nil {
+			return nil, err
+		}
+		return map[string]string{"region": name, "state": state}, change(c, ctx, name)
+	}
+}
+
+func (s *Server) checkOtherRegion(name string) error {
+	switch err := protocol.CheckRegion("NAME", name); {
+	case err != nil:
+		return fmt.Errorf("%w: %s, not %q", errBadOperation, err.Message, name)
+	case name == s.config.Region:
+		return fmt.Errorf("%w: %s is this node's own region", errBadOperation, name)
+	}
+	return nil
 }
 
 func setReplicas(ctx context.Context, c *cluster.Cluster, r *http.Request) (any, error) {
@@ -83,7 +109,7 @@ func operationStatus(err error) (int, protocol.Code) {
 		return http.StatusBadRequest, protocol.CodeBadRequest
 	case errors.Is(err, cluster.ErrNoMember):
 		return http.StatusNotFound, protocol.CodeNotFound
-	case errors.Is(err, errNotNow), errors.Is(err, cluster.ErrAlive), errors.Is(err, cluster.ErrAlone), errors.Is(err, cluster.ErrNotReadOnly):
+	case errors.Is(err, errNotNow), errors.Is(err, cluster.ErrAlive), errors.Is(err, cluster.ErrAlone), errors.Is(err, cluster.ErrNoMesh), errors.Is(err, cluster.ErrNotReadOnly):
 		return http.StatusConflict, protocol.CodeBadRequest
 	}
 	return http.StatusServiceUnavailable, protocol.CodeUnavailable

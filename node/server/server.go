@@ -127,9 +127,13 @@ func (s *Server) startCluster(ctx context.Context, stops *stack) error {
 	if err != nil {
 		return err
 	}
+	mesh, err := s.mesh()
+	if err != nil {
+		return err
+	}
 	c, err := cluster.Open(ctx, cluster.Config{
 		Dir: s.config.Data, Region: s.config.Region, Node: s.config.Name, Shards: s.config.Shards,
-		Members:   members,
+		Members: members, Mesh: mesh,
 		KeyWindow: s.config.KeyWindow, History: s.config.History,
 		OnPhase: func(phase string) { s.phase.Store(&phase) },
 		Logger:  s.logger, Registerer: s.registry,

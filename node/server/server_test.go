@@ -159,3 +159,29 @@ func TestEnvironment(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// The admin port tells of the regions, and refuses to change links where there are none.
+func TestRegionsOfARegionAlone(t *testing.T) {
+	s := run(t)
+	base := "http://" + s.AdminAddr() + "/regions"
+	status, v, err := fetch(base)
+	if err != nil || status != 200 || v["region"] != "local" || len(v["regions"].([]any)) != 1 {
+		t.Fatalf("%d %v %v", status, v, err)
+	}
+	for path, want := range map[string]int{"/us": http.StatusConflict, "/local": http.StatusBadRequest, "/US": http.StatusBadRequest} {
+		for _, method := range []string{http.MethodDelete, http.MethodPut} {
+			request, err := http.NewRequestWithContext(t.Context(), method, base+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode != want {
+				t.Errorf("%s %s: %d, want %d", method, path, res.StatusCode, want)
+			}
+		}
+	}
+}

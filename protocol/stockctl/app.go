@@ -53,14 +53,14 @@ with --key to be able to repeat a command without doing it twice.`,
 	flags.StringVar(&a.token, "token", os.Getenv("STOCKMESH_TOKEN"), "bearer token [STOCKMESH_TOKEN]")
 	flags.StringVar(&a.tlsCA, "tls-ca", os.Getenv("STOCKMESH_TLS_CA"), "PEM file of the CAs that nodes' certificates are checked with, instead of the system's [STOCKMESH_TLS_CA]")
 	flags.BoolVar(&a.json, "json", false, "print JSON, one value a line")
-	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after (activate, node: 40s); watch, import, export, backup, verify and replay have no limit unless it is set")
+	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after (activate, node, region: 40s); watch, import, export, backup, verify and replay have no limit unless it is set")
 	root.AddCommand(
 		a.getCommand(), a.watchCommand(), a.adjustCommand(), a.countCommand(), a.sellCommand(), a.moveCommand(),
 		a.configureCommand(), a.historyCommand(), a.outcomeCommand(),
 		a.reserveCommand(), a.confirmCommand(), a.releaseCommand(), a.extendCommand(),
 		a.importCommand(), a.exportCommand(), a.verifyCommand(), a.replayCommand(),
 		a.meshCommand(), a.certsCommand(),
-		a.backupCommand(), a.restoreCommand(), a.activateCommand(), a.nodeCommand(),
+		a.backupCommand(), a.restoreCommand(), a.activateCommand(), a.nodeCommand(), a.regionCommand(),
 	)
 	return root
 }

@@ -16,20 +16,22 @@ import (
 
 func (a *app) certsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "certs", Short: "Make certificates and gossip keys for nodes", Args: cobra.NoArgs,
+		Use: "certs", Short: "Make certificates and keys for nodes", Args: cobra.NoArgs,
 		Long: `Make what nodes prove themselves with: a certificate authority, a certificate for each
-node, and the key that gossip is encrypted with. Nothing here talks to a node.
+node, the key that gossip is encrypted with, and the one that passwords between regions
+are made from. Nothing here talks to a node.
 
 Meant for development and for meshes without a certificate authority of their own. The
 files belong to whoever runs the command; the key files only they may read, so run it
 as the user that runs the node, or hand the files over.`,
 		Example: `  stockctl certs ca --dir certs
   stockctl certs node eu-1 --dir certs --region eu --host eu-1.example.com,10.0.0.7
-  stockctl certs gossip-key --out certs/gossip.key`,
+  stockctl certs gossip-key --out certs/gossip.key
+  stockctl certs link-secret --out certs/link.key`,
 		// Without it a mistyped subcommand would print the help and succeed.
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.certsCACommand(), a.certsNodeCommand(), a.gossipKeyCommand())
+	cmd.AddCommand(a.certsCACommand(), a.certsNodeCommand(), a.keyringCommand(gossipKeyring), a.keyringCommand(linkKeyring))
 	return cmd
 }
 
@@ -118,7 +120,9 @@ func (a *app) certsNodeCommand() *cobra.Command {
 		Long: `Write DIR/NAME.pem and DIR/NAME-key.pem, signed by the CA that "stockctl certs ca" put in
 DIR. NAME and --region are the --name and --region that the node is started with; the
 certificate holds them as stockmesh://REGION/NAME. Nodes both call and are called with it
-(--mesh-cert), and it serves for the public port too (--tls-cert).
+(--mesh-cert), within the region and from region to region; it serves for the public port
+too (--tls-cert). Nodes of two regions that share a NAME need a folder each, with the same
+CA in it.
 
 --host lists every name and address that other nodes and clients reach the node by: a
 certificate is refused under any other.
@@ -169,7 +173,7 @@ func nodeSteps(w io.Writer, id identity, m madeFiles) {
   %s
   %s
 
-Start the node with these flags, for TLS between nodes:
+Start the node with these flags, for TLS between nodes and regions:
   --name %s --region %s --mesh-cert %s --mesh-key %s --mesh-ca %s
 and these too, for TLS of its public port:
   --tls-cert %s --tls-key %s

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +20,7 @@ func (a *app) meshCommand() *cobra.Command {
 		Use: "mesh", Short: "Show the regions and nodes, as a node knows them", Args: cobra.NoArgs,
 		Long: `Show the regions and nodes of the mesh, as the first endpoint that answers knows them; a
 star marks that node. A region that isn't serving has its state beside its name. LAG is
-how far behind the region's news are.`,
+how far behind the region's news are, HEARD when the node last heard of it.`,
 		Example: "  stockctl mesh\n  stockctl mesh --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := limited(cmd.Context(), a.timeout)
@@ -82,22 +81,22 @@ func (a *app) askMesh(ctx context.Context, c *http.Client, endpoint string, mesh
 
 func meshTable(w io.Writer, mesh *protocol.Mesh) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "REGION\tLAG\tNODE\tSTATE\tOWNER OF\tCONNECTIONS\tENDPOINT")
+	fmt.Fprintln(t, "REGION\tLAG\tHEARD\tNODE\tSTATE\tOWNER OF\tCONNECTIONS\tENDPOINT")
 	for _, r := range mesh.Regions {
 		region := r.Name
 		if r.State != "serving" {
 			region += " " + r.State
 		}
-		lag := time.Duration(r.LagMS) * time.Millisecond
+		lag, heard := lag(&r), heard(mesh, &r)
 		if len(r.Nodes) == 0 { // known of, but none heard
-			fmt.Fprintf(t, "%s\t%v\t-\t-\t-\t-\t-\n", region, lag)
+			fmt.Fprintf(t, "%s\t%v\t%s\t-\t-\t-\t-\t-\n", region, lag, heard)
 		}
 		for _, n := range r.Nodes {
 			name := n.Name
 			if r.Name == mesh.Region && n.Name == mesh.Node {
 				name += " *"
 			}
-			fmt.Fprintf(t, "%s\t%v\t%s\t%s\t%s\t%d\t%s\n", region, lag, name, n.State, shardList(n.OwnerOf), n.Connections, n.Endpoint)
+			fmt.Fprintf(t, "%s\t%v\t%s\t%s\t%s\t%s\t%d\t%s\n", region, lag, heard, name, n.State, shardList(n.OwnerOf), n.Connections, n.Endpoint)
 		}
 	}
 	return t.Flush()

@@ -6,15 +6,21 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// heardText is how the time in meshAnswer is printed here.
+var heardText = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Local().Format("2006-01-02 15:04:05")
 
 const meshAnswer = `{"region":"eu","node":"eu-2","regions":[
 	{"name":"eu","state":"serving","lag_ms":0,"heard_at":"2026-01-01T00:00:00.000Z","nodes":[
 		{"name":"eu-1","endpoint":"ws://eu-1:8080","state":"serving","owner_of":[0,2],"connections":12},
 		{"name":"eu-2","endpoint":"ws://eu-2:8080","state":"draining","owner_of":[],"connections":3}]},
-	{"name":"us","state":"cut_off","lag_ms":2500,"heard_at":"2026-01-01T00:00:00.000Z","nodes":[]}]}`
+	{"name":"us","state":"cut_off","lag_ms":2500,"heard_at":"2026-01-01T00:00:00.000Z","nodes":[]},
+	{"name":"asia","state":"catching_up","lag_ms":40,"heard_at":"2026-01-01T00:00:00.000Z","nodes":[
+		{"name":"eu-2","endpoint":"ws://asia:8080","state":"serving","owner_of":[0],"connections":1}]}]}`
 
 // meshNode answers GET /v1/mesh so, to those with the token "t".
 func meshNode(t *testing.T, status int, answer string) string {
@@ -32,10 +38,11 @@ func meshNode(t *testing.T, status int, answer string) string {
 
 func TestMesh(t *testing.T) {
 	node := meshNode(t, 200, meshAnswer)
-	want := `REGION      LAG   NODE    STATE     OWNER OF  CONNECTIONS  ENDPOINT
-eu          0s    eu-1    serving   0,2       12           ws://eu-1:8080
-eu          0s    eu-2 *  draining  -         3            ws://eu-2:8080
-us cut_off  2.5s  -       -         -         -            -
+	want := `REGION            LAG   HEARD                NODE    STATE     OWNER OF  CONNECTIONS  ENDPOINT
+eu                0s    -                    eu-1    serving   0,2       12           ws://eu-1:8080
+eu                0s    -                    eu-2 *  draining  -         3            ws://eu-2:8080
+us cut_off        2.5s  ` + heardText + `  -       -         -         -            -
+asia catching_up  40ms  ` + heardText + `  eu-2    serving   0         1            ws://asia:8080
 `
 	for _, endpoint := range []string{node, strings.Replace(node, "http", "ws", 1), strings.TrimPrefix(node, "http://"), "http://127.0.0.1:1," + node} {
 		if d := cmp.Diff(want, mustLocal(t, "mesh", "--token", "t", "--endpoint", endpoint)); d != "" {

@@ -65,6 +65,24 @@ func TestGossipKeyRotation(t *testing.T) {
 	}
 }
 
+// A secret of links is made and rotated as a gossip key is.
+func TestLinkSecret(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "link.key")
+	out := mustLocal(t, "certs", "link-secret", "--out", file)
+	if !strings.Contains(out, "--link-secret "+file) {
+		t.Errorf("printed %q", out)
+	}
+	first := keyLines(t, file)
+	mustLocal(t, "certs", "link-secret", "--out", file, "--add")
+	if added := keyLines(t, file); len(added) != 2 || added[0] != first[0] {
+		t.Errorf("%v after %v", added, first)
+	}
+	help := mustLocal(t, "certs", "link-secret", "--help")
+	if !strings.Contains(help, "nodes' --link-secret") || strings.Contains(help, "gossip") {
+		t.Errorf("printed %q", help)
+	}
+}
+
 func TestPromoteKeepsTheOrderOfOthers(t *testing.T) {
 	got, err := keyring{{1}, {2}, {3}}.promote()
 	if d := cmp.Diff(keyring{{3}, {1}, {2}}, got); d != "" || err != nil {

@@ -13,36 +13,60 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const gossipKeyBytes = 32 // AES-256
+const keyBytes = 32 // AES-256, HMAC-SHA256
 
-// keyring is the keys of a --gossip-key file: the first one encrypts, all decrypt.
+// keyring is the keys of a file: the first one is used, all are accepted.
 type keyring [][]byte
 
-type gossipKeyFlags struct {
+// keyringKind is what a keyring is for.
+type keyringKind struct {
+	use, short string
+	does       string // what a node does with the first key, then with the others
+	flag       string // of the node that loads it
+	file       string // in examples
+	whose      string // who gets a copy
+}
+
+var (
+	gossipKeyring = keyringKind{
+		use: "gossip-key", short: "Make or rotate the key that gossip is encrypted with",
+		does: "encrypts with the first and accepts messages under any of them",
+		flag: "--gossip-key", file: "certs/gossip.key", whose: "All nodes, of all linked regions,",
+	}
+	linkKeyring = keyringKind{
+		use: "link-secret", short: "Make or rotate the key that the passwords of links between regions come from",
+		does: "calls another region with a password made from the first and accepts one from any of them",
+		flag: "--link-secret", file: "certs/link.key", whose: "All nodes of all regions",
+	}
+)
+
+type keyringFlags struct {
 	out                         string
 	add, promote, retire, force bool
 }
 
-func (a *app) gossipKeyCommand() *cobra.Command {
-	var f gossipKeyFlags
+func (a *app) keyringCommand(kind keyringKind) *cobra.Command {
+	var f keyringFlags
+	command := "stockctl certs " + kind.use + " --out "
 	cmd := &cobra.Command{
-		Use: "gossip-key", Short: "Make or rotate the key that gossip is encrypted with", Args: cobra.NoArgs,
-		Long: `Make a keyring for the nodes' --gossip-key: a text file of 32-byte keys in base64, one a
-line. A node encrypts with the first and accepts messages under any of them. All nodes
-get the same file, whose key is as secret as a password. Without --out the key is printed.
+		Use: kind.use, Short: kind.short, Args: cobra.NoArgs,
+		Long: `Make a keyring for the nodes' ` + kind.flag + `: a text file of 32-byte keys in base64, one a
+line. A node
+` + kind.does + `.
+` + kind.whose + ` get the same file, whose key is as secret as a password.
+Without --out the key is printed.
 
 A rotation has three steps, so that every node accepts a key before any uses it. Run each
 step once, copy FILE to every node and let all of them load it, and only then go on:
 
-  1. stockctl certs gossip-key --out FILE --add       a new key at the end: accepted
-  2. stockctl certs gossip-key --out FILE --promote   the last key becomes first: used
-  3. stockctl certs gossip-key --out FILE --retire    all but the first are removed
+  1. ` + command + `FILE --add       a new key at the end: accepted
+  2. ` + command + `FILE --promote   the last key becomes first: used
+  3. ` + command + `FILE --retire    all but the first are removed
 
 Each step prints a fingerprint of the key in use, to compare files by. --promote once too
 often takes the old key back into use, which is harmless until --retire.`,
-		Example: `  stockctl certs gossip-key --out certs/gossip.key
-  stockctl certs gossip-key --out certs/gossip.key --add`,
-		RunE: func(*cobra.Command, []string) error { return a.gossipKey(&f) },
+		Example: "  " + command + kind.file + "\n  " + command + kind.file + " --add",
+		RunE:    func(*cobra.Command, []string) error { return a.makeKeyring(kind, &f) },
 	}
 	cmd.Flags().StringVar(&f.out, "out", "", "the keyring `FILE` (default: print a key)")
 	cmd.Flags().BoolVar(&f.add, "add", false, "step 1: append a new key to FILE")
@@ -53,23 +77,23 @@ often takes the old key back into use, which is harmless until --retire.`,
 	return cmd
 }
 
-func (a *app) gossipKey(f *gossipKeyFlags) error {
+func (a *app) makeKeyring(kind keyringKind, f *keyringFlags) error {
 	rotates := f.add || f.promote || f.retire
 	switch {
 	case f.out == "" && (rotates || f.force):
 		return errors.New("--add, --promote, --retire and --force need --out FILE")
 	case f.out == "":
-		return a.printGossipKey(newGossipKey())
+		return a.printKey(newKey())
 	case rotates:
-		return a.rotateGossipKey(f)
+		return a.rotateKeyring(f)
 	}
 	if err := refuseExisting(f.force, f.out); err != nil {
 		return fmt.Errorf("%w, --add adds a key to it", err)
 	}
-	return a.saveKeyring(f.out, keyring{newGossipKey()}, "Start every node with a copy of it: --gossip-key "+shellWord(f.out))
+	return a.saveKeyring(f.out, keyring{newKey()}, "Start every node with a copy of it: "+kind.flag+" "+shellWord(f.out))
 }
 
-func (a *app) printGossipKey(key []byte) error {
+func (a *app) printKey(key []byte) error {
 	text := base64.StdEncoding.EncodeToString(key)
 	if a.json {
 		return printJSON(a.out, map[string]string{"key": text})
@@ -78,7 +102,7 @@ func (a *app) printGossipKey(key []byte) error {
 	return nil
 }
 
-func (a *app) rotateGossipKey(f *gossipKeyFlags) error {
+func (a *app) rotateKeyring(f *keyringFlags) error {
 	keys, err := readKeyring(f.out)
 	if err != nil {
 		return err
@@ -86,7 +110,7 @@ func (a *app) rotateGossipKey(f *gossipKeyFlags) error {
 	var next string
 	switch {
 	case f.add:
-		keys, next = keys.add(newGossipKey()), "Copy it to every node; once all have loaded it: --promote"
+		keys, next = keys.add(newKey()), "Copy it to every node; once all have loaded it: --promote"
 	case f.promote:
 		keys, err = keys.promote()
 		next = "Copy it to every node; once all have loaded it: --retire"
@@ -114,8 +138,8 @@ func (a *app) saveKeyring(file string, keys keyring, next string) error {
 	return nil
 }
 
-func newGossipKey() []byte {
-	key := make([]byte, gossipKeyBytes)
+func newKey() []byte {
+	key := make([]byte, keyBytes)
 	rand.Read(key)
 	return key
 }
@@ -156,8 +180,8 @@ func readKeyring(file string) (keyring, error) {
 			continue
 		}
 		key, err := base64.StdEncoding.DecodeString(line)
-		if err != nil || len(key) != gossipKeyBytes {
-			return nil, fmt.Errorf("%s, line %d: not a key of %d bytes in base64", file, i+1, gossipKeyBytes)
+		if err != nil || len(key) != keyBytes {
+			return nil, fmt.Errorf("%s, line %d: not a key of %d bytes in base64", file, i+1, keyBytes)
 		}
 		keys = append(keys, key)
 	}

@@ -1,0 +1,339 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// followRows is how many rows Follow hands over at once at most.
+	followRows = 1024
+	// A pull of a follower ends after this, to be made again; its consumer is given
+	// up when nothing at all was heard for longer.
+	followPull = 5 * time.Second
+	followBeat = time.Second
+	// Between two tries of a follower whose consumer or stream went away.
+	followPause = 100 * time.Millisecond
+)
+
+// followRequest is one pull, which waits for rows.
+var followRequest = fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}`,
+	pullMessages, pullBytes, followPull, followBeat)
+
+// deliveries is where one region's mirrors of another's buckets get their rows.
+func deliveries(to, from string) string { return "mirror." + to + "." + from }
+
+// Mirror is another region's Table, kept here as a stream that the engine fills over
+// the links, with the origin's revisions. It goes on by itself; a guard mends it where
+// the engine does not, or not soon.
+type Mirror struct {
+	bus    *Bus
+	region string
+	bucket string
+	stream string
+	key    string // of the row that tells one life of the origin from the next
+	prefix string
+
+	end   context.CancelFunc // of the guard
+	mu    sync.Mutex
+	state MirrorState
+}
+
+// MirrorState is how a mirror is, as this server knows it.
+type MirrorState struct {
+	HeardAt time.Time // when that region last gave a sign of life; zero: never
+	Behind  uint64    // the origin's last revision less the mirror's
+	Mended  int       // times this server has mended it
+	Err     error     // why the mirror can't be looked at, or mended; nil if it can
+}
+
+// Mirror opens the mirror of a region's bucket, creates it when it is missing, and
+// begins to guard it. IncarnationKey is the key of a row that the origin writes once
+// in its life: a mirror that has another value of it is made anew; "" means there is
+// no such row. It may be called again; the guard is one, rests while the region
+// is not linked, and ends with DropMirror or Close.
+func (b *Bus) Mirror(ctx context.Context, region, bucket, incarnationKey string) (*Mirror, error) {
+	if b.mesh == nil {
+		return nil, errNoMesh
+	}
+	if err := errors.Join(nameValid(region), nameValid(bucket)); err != nil {
+		return nil, err
+	}
+	m := &Mirror{
+		bus: b, region: region, bucket: bucket, key: incarnationKey,
+		stream: mirrorStream(region, bucket), prefix: "$KV." + bucket + ".",
+	}
+	if _, err := m.open(ctx); err != nil {
+		return nil, err
+	}
+	return b.mesh.guarded(m)
+}
+
+func mirrorStream(region, bucket string) string { return "KV_" + bucket + "_" + region }
+
+func (m *Mirror) config() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              m.stream,
+		Storage:           jetstream.FileStorage,
+		MaxMsgsPerSubject: 1,
+		Mirror: &jetstream.StreamSource{
+			Name: "KV_" + m.bucket,
+			External: &jetstream.ExternalStream{
+				APIPrefix:     mirrorAPI(m.region, m.bus.mesh.config.Region),
+				DeliverPrefix: deliveries(m.bus.mesh.config.Region, m.region),
+			},
+		},
+	}
+}
+
+func (m *Mirror) open(ctx context.Context) (*jetstream.StreamInfo, error) {
+	s, err := m.bus.stream(ctx, m.config(), true)
+	if err != nil {
+		return nil, err
+	}
+	info := s.CachedInfo()
+	want := m.config().Mirror.External
+	if o := info.Config.Mirror; o == nil || o.External == nil || *o.External != *want {
+		return nil, fmt.Errorf("bus: stream %s is no mirror of %s's bucket %s", m.stream, m.region, m.bucket)
+	}
+	return info, nil
+}
+
+// guarded returns the one mirror of that name, with its guard running.
+func (m *mesh) guarded(mirror *Mirror) (*Mirror, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if old := m.mirrors[mirror.stream]; old != nil {
+		return old, nil
+	}
+	if m.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	ctx, cancel := context.WithCancel(m.ctx)
+	mirror.end = cancel
+	m.mirrors[mirror.stream] = mirror
+	m.tasks.Go(func() { mirror.guard(ctx) })
+	return mirror, nil
+}
+
+// DropMirror ends the guard and deletes what is kept of a region's bucket. Followers
+// must have ended, here and on the region's other servers, or have been unlinked: they
+// would make it anew.
+func (b *Bus) DropMirror(ctx context.Context, region, bucket string) error {
+	if b.mesh == nil {
+		return errNoMesh
+	}
+	stream := mirrorStream(region, bucket)
+	b.mesh.unguard(stream)
+	if err := b.deleteStream(ctx, stream); err != nil {
+		return fmt.Errorf("bus: drop mirror of %s's %s: %w", region, bucket, err)
+	}
+	return nil
+}
+
+func (m *mesh) unguard(stream string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mirror := m.mirrors[stream]; mirror != nil {
+		mirror.end()
+		delete(m.mirrors, stream)
+	}
+}
+
+func (b *Bus) deleteStream(ctx context.Context, stream string) error {
+	within, cancel := b.within(ctx)
+	defer cancel()
+	err := cause(b.bulk.js.DeleteStream(within, stream))
+	if errors.Is(err, ErrMissing) {
+		return nil
+	}
+	return b.silence(ctx, err)
+}
+
+// State tells how the mirror is. It reads memory only.
+func (m *Mirror) State() MirrorState {
+	m.mu.Lock()
+	s := m.state
+	m.mu.Unlock()
+	s.HeardAt = m.bus.mesh.heardAt(m.region)
+	return s
+}
+
+func (m *mesh) heardAt(region string) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.peers[region]; p != nil {
+		return p.heard
+	}
+	return time.Time{}
+}
+
+// Follow calls fn for all rows that the mirror holds, the oldest write first, and then
+// for each row as it comes, until ctx ends; the error is ctx's then, else fn's,
+// caughtUp's or ErrClosed. Rows come in batches from one goroutine, and may be kept.
+// A Row's Revision is the one it has in its own region.
+//
+// No row is left out. When the reader's place in the stream, the stream's leader or the
+// stream itself goes away, Follow reads again what it must, so a row may come twice,
+// and an older one after a newer one of the same key, once the mirror was made anew.
+// CaughtUp is called each time everything was handed over that the mirror held, at
+// least once. It may be nil.
+func (m *Mirror) Follow(ctx context.Context, fn func(rows []Row) error, caughtUp func() error) error {
+	f := &follower{mirror: m, fn: fn, caughtUp: caughtUp}
+	for {
+		err := f.run(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case f.refused != nil:
+			return f.refused
+		case errors.Is(err, ErrClosed):
+			return err
+		}
+		m.bus.log.to.Debug("a mirror is read from where it was", "stream", m.stream, "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.bus.closing:
+			return ErrClosed
+		case <-time.After(followPause):
+		}
+	}
+}
+
+// follower is one call of Follow.
+type follower struct {
+	mirror   *Mirror
+	fn       func([]Row) error
+	caughtUp func() error
+
+	life    time.Time // when the stream was created that next counts in
+	next    uint64    // sequence to go on with
+	rows    []Row     // not handed over yet
+	refused error     // of fn or caughtUp
+	told    bool      // caughtUp was called, and nothing came since
+}
+
+// run follows with one consumer until something goes wrong.
+func (f *follower) run(ctx context.Context) error {
+	if err := f.place(ctx); err != nil {
+		return err
+	}
+	s := &scanner{bus: f.mirror.bus, spec: scanSpec{stream: f.mirror.stream}, next: f.next, fn: f.take}
+	if err := s.open(ctx); err != nil {
+		return cause(err)
+	}
+	// One that failed is not asked to go: it would not answer, and goes by itself.
+	defer func() { s.close(ctx, ctx.Err() != nil || f.refused != nil) }()
+	f.told = false
+	if s.pending == 0 {
+		if err := f.atEnd(); err != nil {
+			return err
+		}
+	}
+	for ctx.Err() == nil {
+		if err := f.pull(ctx, s); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// place finds where to go on: from the beginning in a stream made anew.
+func (f *follower) place(ctx context.Context) error {
+	m := f.mirror
+	info, err := m.bus.streamInfo(ctx, m.stream)
+	if errors.Is(err, ErrMissing) && m.bus.mesh.linked(m.region) {
+		info, err = m.open(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Created.Equal(f.life) || info.State.LastSeq+1 < f.next {
+		f.life, f.next = info.Created, 1
+	}
+	f.next = max(f.next, 1)
+	return nil
+}
+
+// take notes a row.
+func (f *follower) take(e entry) error {
+	f.next = e.seq + 1
+	f.told = false
+	if !isDeleteMark(e.msg.Header) {
+		key := strings.TrimPrefix(e.msg.Subject, f.mirror.prefix)
+		f.rows = append(f.rows, Row{Key: key, Value: e.msg.Data, Revision: e.seq})
+	}
+	return nil
+}
+
+// hand gives fn the rows noted.
+func (f *follower) hand() error {
+	if len(f.rows) > 0 {
+		rows := f.rows
+		f.rows = make([]Row, 0, min(len(rows), followRows)) // fn may keep its own
+		if f.refused = f.fn(rows); f.refused != nil {
+			return f.refused
+		}
+	}
+	return nil
+}
+
+func (f *follower) atEnd() error {
+	if err := f.hand(); err != nil || f.told {
+		return err
+	}
+	f.told = true
+	if f.caughtUp != nil {
+		f.refused = f.caughtUp()
+	}
+	return f.refused
+}
+
+// pull asks for rows and hands them over as they come, until the pull is over. The
+// rows noted when it fails are handed over too: next counts them.
+func (f *follower) pull(ctx context.Context, s *scanner) error {
+	if err := s.request(followRequest); err != nil {
+		return err
+	}
+	for got := 0; got < pullMessages; {
+		msg, err := s.receiveWithin(ctx, 3*followBeat)
+		if err != nil {
+			return errors.Join(err, f.hand())
+		}
+		if isStatus(msg) {
+			if msg.Header.Get(statusHeader) == "100" {
+				continue // it lives
+			}
+			over, _, err := pullEnded(msg)
+			if over || err != nil {
+				return errors.Join(err, f.hand())
+			}
+			continue
+		}
+		if err := s.handle(msg); err != nil {
+			return errors.Join(err, f.hand())
+		}
+		got++
+		meta, err := msg.Metadata()
+		if err != nil {
+			return err
+		}
+		switch {
+		case meta.NumPending == 0:
+			err = f.atEnd()
+		case len(f.rows) >= followRows || s.empty():
+			err = f.hand()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return f.hand()
+}

@@ -1,0 +1,301 @@
+package cluster
+
+import (
+	"context"
+	"hash/fnv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/stockmesh/stockmesh/cluster/relay"
+	"github.com/stockmesh/stockmesh/protocol"
+)
+
+// envoy takes commands that another region must answer, because it is their home, and
+// sees to it that each is answered: by some node of that region, asked again while there
+// is time. Their keys make that safe.
+type envoy struct {
+	peer *peer
+	kick chan struct{}
+
+	mu     sync.Mutex
+	sender *relay.Sender
+	node   string // that is asked; "" none
+}
+
+// envoyResend is how long an envoy waits for an answer before it asks again.
+const envoyResend = 700 * time.Millisecond
+
+func newEnvoy(p *peer) *envoy {
+	from := p.mesh.config.Region + "." + p.mesh.config.Node
+	return &envoy{
+		peer: p, kick: make(chan struct{}, 1),
+		sender: relay.NewSender(from, uint64(time.Now().UnixNano()), relay.Options{}),
+	}
+}
+
+func (e *envoy) put(c *protocol.Call) {
+	if !e.peer.mesh.reachable(e.peer.name) {
+		c.Fail(e.unreachable())
+		return
+	}
+	e.mu.Lock()
+	room := e.sender.Len() < e.peer.mesh.config.QueueMax
+	if room {
+		e.sender.Add(c)
+	}
+	e.mu.Unlock()
+	if !room {
+		c.Fail(protocol.RetryLater(protocol.CodeOverloaded, 100, "too many commands wait for region %s already", e.peer.name))
+		return
+	}
+	e.signal()
+}
+
+func (e *envoy) unreachable() *protocol.Error {
+	return protocol.RetryLater(protocol.CodeRegionUnreachable, 1000, "region %s can't be reached, and only it can answer this", e.peer.name)
+}
+
+func (e *envoy) signal() {
+	select {
+	case e.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run sends what waits until ctx ends, then refuses what is left.
+func (e *envoy) run(ctx context.Context) {
+	tick := time.NewTicker(deskTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-e.kick:
+		case <-tick.C:
+		case <-ctx.Done():
+			e.mu.Lock()
+			calls := e.sender.TakeAll()
+			e.mu.Unlock()
+			e.fail(nil, calls)
+			return
+		}
+		e.send(e.peer.mesh.config.elapsed())
+	}
+}
+
+// send publishes batches to a node of the region, and answers what is due.
+func (e *envoy) send(now int64) {
+	e.mu.Lock()
+	never, maybe := e.sender.Expire(now)
+	stalled := e.sender.Stalled(now, int64(envoyResend))
+	if node := e.peer.anyNode(""); stalled || e.node == "" || node == "" {
+		if stalled {
+			node = e.peer.anyNode(e.node)
+		}
+		if node != e.node || stalled {
+			e.node = node
+			e.sender.Restart()
+		}
+	}
+	for e.node != "" {
+		data, ok := e.sender.Next(now)
+		if !ok {
+			break
+		}
+		e.peer.send("calls."+e.node, data)
+	}
+	e.mu.Unlock()
+	e.fail(never, maybe)
+}
+
+// fail answers calls that were never sent, and such as may have been done.
+func (e *envoy) fail(never, maybe []*protocol.Call) {
+	for _, c := range never {
+		c.Fail(e.unreachable())
+	}
+	for _, c := range maybe {
+		forget(c)
+		err := e.unreachable()
+		err.Details = &protocol.Details{Outcome: "unknown"}
+		c.Fail(err)
+	}
+}
+
+// answered takes the region's answers.
+func (m *mesh) answered(from, _ string, data []byte) {
+	p := m.peer(from)
+	if p == nil {
+		return
+	}
+	p.heard.Store(m.config.elapsed())
+	e := p.envoy
+	e.mu.Lock()
+	delivery, err := e.sender.Answer(data, m.config.elapsed())
+	if err == nil && delivery.NotOwner {
+		e.node = p.anyNode(e.node)
+	}
+	e.mu.Unlock()
+	if err != nil {
+		m.logger.Error("answers of another region can't be read", "region", from, "error", err)
+		return
+	}
+	e.signal()
+	for _, c := range delivery.Calls {
+		m.c.showFirst(c, func() { c.Done(c) })
+	}
+}
+
+// showFirst calls done once this node shows the items that an answer speaks of at least
+// as new: nobody is told of a state that is then taken back. It gives up after a while.
+func (c *Cluster) showFirst(call *protocol.Call, done func()) {
+	if call.Err != nil {
+		done()
+		return
+	}
+	for i := range call.Result.Items {
+		it := &call.Result.Items[i]
+		s := c.shardOf(it.SKU)
+		want, err := protocol.ParseVector(it.Version)
+		if err != nil || s.replica.shows(protocol.ItemKey{SKU: it.SKU, Location: it.Location}, want) {
+			continue
+		}
+		s.replica.answerGet(&protocol.Call{
+			Command: protocol.Command{Op: protocol.OpGet, SKUs: []string{it.SKU}, Locations: []string{it.Location}, AtLeast: it.Version},
+			Done:    func(*protocol.Call) { c.showRest(call, i+1, done) },
+		})
+		return
+	}
+	done()
+}
+
+// showRest is showFirst for the items after the first that had to be waited for.
+func (c *Cluster) showRest(call *protocol.Call, from int, done func()) {
+	rest := &protocol.Call{Result: protocol.Result{Items: call.Result.Items[from:]}}
+	c.showFirst(rest, done)
+}
+
+// attendance is a batch of another region's clients' commands, being done here.
+type attendance struct {
+	mesh            *mesh
+	region, from    string
+	session, number uint64
+	mu              sync.Mutex
+	left            int
+	calls           []*protocol.Call
+}
+
+// attend does commands of another region's clients as if they were this node's own.
+func (m *mesh) attend(from, _ string, data []byte) {
+	in, err := relay.DecodeBatch(data)
+	p := m.peer(from)
+	region, node, ok := strings.Cut(in.From, ".")
+	if err != nil || p == nil || !ok || region != from {
+		m.logger.Error("commands of another region can't be read", "region", from, "as", in.From, "error", err)
+		return
+	}
+	p.heard.Store(m.config.elapsed())
+	a := &attendance{mesh: m, region: from, from: node, session: in.Session, number: in.Number, left: len(in.Calls), calls: in.Calls}
+	if m.c.draining.Load() {
+		a.refuse(relay.NotOwner)
+		return
+	}
+	switch m.admit(in.From, in.Session, in.Number) {
+	case relay.Duplicate:
+		return
+	case relay.Gap:
+		a.refuse(relay.Gap)
+		return
+	}
+	if len(in.Calls) == 0 {
+		return
+	}
+	sender := fnv.New64a()
+	sender.Write([]byte(in.From))
+	for _, c := range in.Calls {
+		if c.Session != 0 {
+			c.Sender = sender.Sum64() ^ c.Session
+		}
+		c.Session, c.Relayed, c.Done = 0, false, a.done
+	}
+	m.c.submit(in.Calls)
+}
+
+func (m *mesh) admit(from string, session, number uint64) relay.Admission {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.receiver.Accept(from, session, number)
+}
+
+func (a *attendance) done(*protocol.Call) {
+	a.mu.Lock()
+	a.left--
+	last := a.left == 0
+	a.mu.Unlock()
+	if last {
+		a.reply(relay.AppendAnswers(nil, a.mesh.config.Node, a.session, a.number, 0, a.calls))
+	}
+}
+
+func (a *attendance) refuse(v relay.Verdict) {
+	a.reply(relay.AppendRefusal(nil, a.mesh.config.Node, a.session, a.number, v, ""))
+}
+
+func (a *attendance) reply(data []byte) {
+	if p := a.mesh.peer(a.region); p != nil {
+		p.send("answers."+a.from, data)
+	}
+}
+
+// abroad tells which other region must answer a call: nil and no error where this one
+// does.
+func (c *Cluster) abroad(call *protocol.Call) (*peer, *protocol.Error) {
+	cmd := &call.Command
+	named := cmd.Home
+	if cmd.Region != "" {
+		named = cmd.Region
+	}
+	if cmd.Reservation != "" && c.mesh != nil {
+		home, _, _ := strings.Cut(cmd.Reservation, ".")
+		if p := c.mesh.peer(home); p != nil {
+			return p, nil
+		}
+		if home == c.config.Region {
+			return nil, nil // wherever its command was sent first, it was done here
+		}
+	}
+	if named == "" || named == c.config.Region {
+		return nil, nil
+	}
+	if c.mesh != nil {
+		if p := c.mesh.peer(named); p != nil {
+			return p, nil
+		}
+	}
+	return nil, protocol.NewError(protocol.CodeNotFound, "no region %q", named)
+}
+
+// leaves hands a call to the region that must answer it, or refuses it. It reports
+// whether there was such a reason.
+func (c *Cluster) leaves(call *protocol.Call) bool {
+	cmd := &call.Command
+	if cmd.Home == "" && cmd.Region == "" && (cmd.Reservation == "" || c.mesh == nil) {
+		return false
+	}
+	p, err := c.abroad(call)
+	switch {
+	case err != nil:
+		call.Fail(err)
+	case p == nil:
+		return false
+	case cmd.Op == protocol.OpHistory:
+		p.inquire(call)
+	default:
+		p.envoy.put(call)
+	}
+	return true
+}
+
+// isAbroad tells whether leaves would take the call.
+func (c *Cluster) isAbroad(call *protocol.Call) bool {
+	p, err := c.abroad(call)
+	return p != nil || err != nil
+}
