@@ -13,7 +13,10 @@ import (
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
-var simDepth = flag.Int("sim.depth", 9, "longest history of TestSimEveryHistoryOfTwoRegions, in steps")
+var (
+	simDepth  = flag.Int("sim.depth", 40, "longest history of TestSimEveryHistoryOfTwoRegions, in steps")
+	simBroken = flag.Int("sim.faults", 1, "crashes and messages lost or doubled in each of them")
+)
 
 // simMove is one thing that may happen next in the small case.
 type simMove struct {
@@ -46,12 +49,13 @@ type simSmall struct {
 	figures  *metrics
 	commands [2]protocol.Command
 	depth    int
+	faults   int
 }
 
 // simSmallWorld is one history of the small case.
 type simSmallWorld struct {
 	*simWorld
-	crashes, losses, doubles, passes int // that may still happen
+	faults, passes int // that may still happen
 }
 
 const simSmallUnits = 3
@@ -68,7 +72,7 @@ func (s *simSmall) begin() *simSmallWorld {
 	for i := range s.commands {
 		w.ask(i, 1, s.commands[i], w.regions[i].current)
 	}
-	return &simSmallWorld{simWorld: w, crashes: 1, losses: 1, doubles: 1, passes: 3}
+	return &simSmallWorld{simWorld: w, faults: s.faults, passes: 3}
 }
 
 // replay is the world after some moves.
@@ -89,17 +93,15 @@ func (w *simSmallWorld) moves() (moves []simMove) {
 		waiting = waiting || len(trade.order) > 0
 		if r.current.queue.len() > 0 || !r.current.deciding || trade.due(r.current.config.elapsed()) || r.current.owner.expiryDue() {
 			add(simMoveRound, i, 0)
-			if w.crashes > 0 {
+			if w.faults > 0 {
 				add(simMoveCrashBefore, i, 0)
 				add(simMoveCrashAfter, i, 0)
 			}
 		}
 		for n := range w.ways[i][1-i].messages {
 			add(simMoveDeliver, i, n)
-			if w.losses > 0 {
+			if w.faults > 0 {
 				add(simMoveLose, i, n)
-			}
-			if w.doubles > 0 {
 				add(simMoveTwice, i, n)
 			}
 		}
@@ -126,7 +128,7 @@ func (w *simSmallWorld) move(m simMove) {
 	case simMoveRound:
 		r.current.turn()
 	case simMoveCrashBefore, simMoveCrashAfter:
-		w.crashes--
+		w.faults--
 		w.now -= int64(simAppendTakes) // here nothing takes time but passing it
 		r.current.faults = []simFault{map[simMoveKind]simFault{simMoveCrashBefore: simFaultCrashBefore, simMoveCrashAfter: simFaultCrashAfter}[m.kind]}
 		r.current.turn()
@@ -138,10 +140,10 @@ func (w *simSmallWorld) move(m simMove) {
 	case simMoveDeliver:
 		w.deliver(m.region, 1-m.region, uint32(m.n), false, false)
 	case simMoveTwice:
-		w.doubles--
+		w.faults--
 		w.deliver(m.region, 1-m.region, uint32(m.n), true, false)
 	case simMoveLose:
-		w.losses--
+		w.faults--
 		w.lose(m.region, 1-m.region, uint32(m.n))
 	case simMoveRows:
 		r.flush(r.current)
@@ -167,7 +169,7 @@ func (w *simSmallWorld) again() {
 func (w *simSmallWorld) state() uint64 {
 	h := fnv.New64a()
 	put := func(args ...any) { fmt.Fprintln(h, args...) }
-	put(w.now, w.crashes, w.losses, w.doubles, w.passes)
+	put(w.now, w.faults, w.passes)
 	for i, r := range w.regions {
 		n := r.current
 		state, trade := n.replica.state, n.owner.trade
@@ -334,7 +336,7 @@ func TestSimEveryHistoryOfTwoRegions(t *testing.T) {
 			begin := time.Now()
 			var count simCount
 			inSimTime(t, func(t *testing.T) {
-				s := &simSmall{figures: figures, commands: [2]protocol.Command{tt.a, tt.b}, depth: *simDepth}
+				s := &simSmall{figures: figures, commands: [2]protocol.Command{tt.a, tt.b}, depth: *simDepth, faults: *simBroken}
 				count = s.search(t)
 			})
 			t.Logf("%d states, %d steps, %d ends (%d of them cut off at depth %d) in %v", count.states, count.steps, count.ends, count.cut, *simDepth, time.Since(begin).Round(time.Millisecond))

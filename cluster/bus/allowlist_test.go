@@ -47,7 +47,10 @@ func (l *rawLeaf) send(f string, v ...any) {
 }
 
 func (l *rawLeaf) publish(subject, reply, data string) {
-	if reply != "" {
+	switch {
+	case strings.HasPrefix(subject, "mirror.") && strings.Contains(subject, doorAPI): // for a queue group, which the sender names
+		subject += " + " + reply + " " + doorQueue
+	case reply != "":
 		subject += " " + reply
 	}
 	l.send("LMSG %s %d\r\n%s\r\n", subject, len(data), data)
@@ -116,7 +119,8 @@ func TestWhatALinkLetsIn(t *testing.T) {
 	pass := password([]string{"secret"}, "a", "m")
 	create := func(deliver string) string {
 		return `{"stream_name":"KV_stock","config":{"name":"JS_MIRROR_x","deliver_subject":"` + deliver +
-			`","ack_policy":"none","deliver_policy":"all","max_deliver":1,"inactive_threshold":30000000000}}`
+			`","ack_policy":"none","deliver_policy":"by_start_sequence","opt_start_seq":1,"ack_wait":79200000000000,` +
+			`"max_deliver":1,"idle_heartbeat":1000000000,"flow_control":true,"direct":true,"sourcing":true,"inactive_threshold":10000000000}}`
 	}
 	reply := "$JSC.R.m.x.KV_stock.y.z"
 	for _, forbidden := range []struct{ subject, reply, data string }{

@@ -295,14 +295,17 @@ func (m *Mesh) proxies(regions ...string) *linkNet {
 // AwaitLinked waits until every running node hears every region that runs.
 func (m *Mesh) AwaitLinked() {
 	m.t.Helper()
-	m.await("links", readyWait, func(ctx context.Context) error {
-		for _, n := range m.Running() {
-			if err := m.hearsAll(ctx, n); err != nil {
-				return err
-			}
+	m.await("links", readyWait, m.Linked)
+}
+
+// Linked says which running node does not hear a region that runs, if any.
+func (m *Mesh) Linked(ctx context.Context) error {
+	for _, n := range m.Running() {
+		if err := m.hearsAll(ctx, n); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (m *Mesh) hearsAll(ctx context.Context, n *Node) error {
