@@ -37,7 +37,6 @@ type flusher struct {
 	table    *bus.Table
 	replica  *replica
 	interval time.Duration
-	meshed   bool // other regions wait for the rows
 	metrics  *metrics
 	outage   outage // of flushes
 	wake     chan struct{}
@@ -61,7 +60,7 @@ type dirtyRow struct {
 
 func newFlusher(t *bus.Table, r *replica, c *Config, m *metrics) *flusher {
 	return &flusher{
-		table: t, replica: r, interval: c.FlushInterval, meshed: c.Mesh != nil, metrics: m,
+		table: t, replica: r, interval: c.FlushInterval, metrics: m,
 		outage: outage{logger: c.Logger, began: "rows can't be written to the stock bucket; the log has them", ended: "rows are written to the stock bucket again"},
 		wake:   make(chan struct{}, 1),
 		dirty:  make(map[protocol.ItemID]struct{}), revisions: make(map[string]uint64),
@@ -134,19 +133,7 @@ func (f *flusher) recover(ctx context.Context) error {
 const (
 	flushPause    = 9
 	flushPauseMax = time.Second
-
-	// Where other regions wait for the rows, a backlog is written half of the time: each
-	// row of it makes what they show older.
-	flushPauseMesh = 1
 )
-
-// rest is the pause after a flush of the given length.
-func (f *flusher) rest(took time.Duration) time.Duration {
-	if f.meshed && f.pending() >= flushRowsMax {
-		return flushPauseMesh * took
-	}
-	return max(f.interval, min(flushPauseMax, flushPause*took))
-}
 
 // run flushes until ctx ends.
 func (f *flusher) run(ctx context.Context) {
@@ -172,7 +159,7 @@ func (f *flusher) run(ctx context.Context) {
 			// A flush under way is finished: what became of one that was cut
 			// short would have to be looked up.
 			f.outage.note(f.flush(context.WithoutCancel(ctx)))
-			if pause(ctx, f.rest(time.Since(start))) != nil {
+			if pause(ctx, max(f.interval, min(flushPauseMax, flushPause*time.Since(start)))) != nil {
 				return
 			}
 		}

@@ -86,6 +86,7 @@ func (m *mesh) open(ctx context.Context) error {
 	for subject, fn := range map[string]func(from, subject string, data []byte){
 		subjectBeat:                    m.heardBeat,
 		subjectRights:                  m.heardRights,
+		subjectNews:                    m.heardNews,
 		"calls." + m.config.Node:       m.attend,
 		"answers." + m.config.Node:     m.answered,
 		"inquiries." + m.config.Node:   m.inquired,
@@ -320,6 +321,13 @@ func (m *mesh) beat() {
 	}
 }
 
+// tellAll sends a message about rows to every other region.
+func (m *mesh) tellAll(data []byte) {
+	for _, p := range m.all() {
+		p.send(subjectNews, data)
+	}
+}
+
 func (m *mesh) heardBeat(from, _ string, data []byte) {
 	var b beatMessage
 	p := m.peer(from)
@@ -392,7 +400,7 @@ func (s *shard) hear(from string, d *deal) {
 }
 
 // learn takes other regions' rows.
-func (s *shard) learn(region string, forget bool, rows []ledger.StoredRow) {
+func (s *shard) learn(region string, forget bool, rows []ledger.PeerRow) {
 	owed := s.replica.learn(region, forget, rows, func(err error) {
 		s.logger.Error("a row of another region can't be used", "error", err)
 	})

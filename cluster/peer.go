@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -30,6 +31,7 @@ type peer struct {
 
 	mu          sync.Mutex
 	marksSeen   protocol.Vector       // its rows were shown up to here
+	chains      map[string]*chain     // news heard, by component
 	behind      map[string][]logPlace // what it said to have, and is not shown, by component
 	incarnation string                // of the rows shown
 	nodes       map[string]int64      // its nodes that gave signs of life, and when
@@ -49,7 +51,7 @@ const placesMax = 1024
 func newPeer(m *mesh, region string) *peer {
 	p := &peer{
 		name: region, mesh: m, logger: m.logger.With("region", region),
-		shown: make(chan struct{}), behind: make(map[string][]logPlace), nodes: make(map[string]int64),
+		shown: make(chan struct{}), behind: make(map[string][]logPlace), chains: make(map[string]*chain), nodes: make(map[string]int64),
 	}
 	p.ctx, p.end = context.WithCancel(m.c.ctx)
 	p.heard.Store(m.config.elapsed() - 2*int64(neverHeard))
@@ -96,15 +98,10 @@ func (p *peer) awaitLink(ctx context.Context) {
 
 // rows shows rows of the region, in the order in which it wrote them.
 func (p *peer) rows(rows []bus.Row) error {
-	shards := p.mesh.c.shards
-	parts := make([][]ledger.StoredRow, len(shards))
+	var batch []ledger.PeerRow
 	flush := func() {
-		for n := range parts {
-			if len(parts[n]) > 0 {
-				shards[n].learn(p.name, false, parts[n])
-				parts[n] = parts[n][:0]
-			}
-		}
+		p.show(batch)
+		batch = batch[:0]
 	}
 	for i := range rows {
 		tokens, err := bus.UnescapeKey(rows[i].Key)
@@ -117,16 +114,47 @@ func (p *peer) rows(rows []bus.Row) error {
 			p.note(tokens, rows[i].Value)
 			continue
 		}
-		var row ledger.StoredRow
-		if err := protocol.UnmarshalJSON(rows[i].Value, &row); err != nil || row.Region != p.name {
-			p.logger.Error("a row can't be used", "key", rows[i].Key, "of", row.Region, "error", err)
+		row, err := p.row(rows[i].Value)
+		if err != nil {
+			p.logger.Error("a row can't be used", "key", rows[i].Key, "error", err)
 			continue
 		}
-		n := place(row.SKU, len(shards))
-		parts[n] = append(parts[n], row)
+		batch = append(batch, row)
 	}
 	flush()
 	return nil
+}
+
+func (p *peer) row(value []byte) (ledger.PeerRow, error) {
+	var stored ledger.StoredRow
+	if err := protocol.UnmarshalJSON(value, &stored); err != nil {
+		return ledger.PeerRow{}, err
+	}
+	if stored.Region != p.name {
+		return ledger.PeerRow{}, fmt.Errorf("it is of region %q", stored.Region)
+	}
+	return stored.Peer()
+}
+
+// show gives rows to the shards that hold their items here.
+func (p *peer) show(rows []ledger.PeerRow) {
+	shards := p.mesh.c.shards
+	if len(shards) == 1 {
+		if len(rows) > 0 {
+			shards[0].learn(p.name, false, rows)
+		}
+		return
+	}
+	parts := make([][]ledger.PeerRow, len(shards))
+	for i := range rows {
+		n := place(rows[i].Key.SKU, len(shards))
+		parts[n] = append(parts[n], rows[i])
+	}
+	for n, part := range parts {
+		if len(part) > 0 {
+			shards[n].learn(p.name, false, part)
+		}
+	}
 }
 
 // note takes a row that says something of the region's bucket itself.
@@ -139,6 +167,7 @@ func (p *peer) note(tokens []string, value []byte) {
 		if other {
 			p.marksSeen = nil
 			clear(p.behind)
+			clear(p.chains)
 		}
 		p.mu.Unlock()
 		if other {
@@ -156,6 +185,7 @@ func (p *peer) note(tokens []string, value []byte) {
 		component := ledger.Component(p.name, w.Shard)
 		if p.mark(component, w.Seq) {
 			p.mesh.marked(component, w.Seq)
+			p.join(component)
 		}
 	}
 }

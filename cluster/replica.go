@@ -50,7 +50,7 @@ func (r *replica) apply(round *ledger.Round, seq uint64) (*protocol.Changes, err
 
 // learn shows rows of another region, after forgetting all that was known of it where
 // told to. It reports whether rights that were given are still to be taken.
-func (r *replica) learn(region string, forget bool, rows []ledger.StoredRow, bad func(error)) (owed bool) {
+func (r *replica) learn(region string, forget bool, rows []ledger.PeerRow, bad func(error)) (owed bool) {
 	r.mu.Lock()
 	var changes protocol.Changes
 	if forget {

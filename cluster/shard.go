@@ -33,6 +33,8 @@ type shard struct {
 	follow  *follower
 	snaps   *snapshotter
 	history *historian
+	herald  atomic.Pointer[herald]  // of the present or last term
+	tellAll func(news []byte)       // tells other regions; nil where there are none
 	flusher atomic.Pointer[flusher] // of the present term; nil elsewhere
 	marked  atomic.Uint64           // epoch of the present term, for signs of life
 
@@ -252,6 +254,11 @@ func (s *shard) begin(term context.Context) {
 	s.flusher.Store(f)
 	s.behind.Go(func() { f.run(term) })
 	s.behind.Go(func() { s.snaps.run(term) })
+	if s.tellAll != nil {
+		h := newHerald(s.replica, s.tellAll)
+		s.herald.Store(h)
+		s.behind.Go(func() { h.run(term) })
+	}
 	if s.wire != nil {
 		s.behind.Go(func() { s.beat(term) })
 	}
@@ -274,6 +281,9 @@ func (s *shard) committed(changes *protocol.Changes, round []byte) {
 	s.announce(round)
 	s.desk.show(changes.Cursor[0].N)
 	s.flusher.Load().add(changes.Items, changes.Cursor[0].N)
+	if h := s.herald.Load(); h != nil {
+		h.add(changes.Items, changes.Cursor[0].N)
+	}
 	s.snaps.add(len(round))
 }
 

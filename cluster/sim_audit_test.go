@@ -277,11 +277,11 @@ func (a *simAudit) checkBounds(t ledger.Type, key protocol.ItemKey, old, row *le
 }
 
 // checkRow says that a row is the one that the log gives its version. It is I13 for a
-// node's own rows, I10 for those it shows to others.
+// node's own rows, I10 for those it shows to others. That it stands in the log is I5.
 func (a *simAudit) checkRow(name string, key protocol.ItemKey, row *ledger.Row) {
 	it := a.items[key]
 	if it == nil || row.Version == 0 || row.Version > uint64(len(it.rows)) {
-		a.world.fail(name, "%v in %s: version %d was never stored", key, a.name(), row.Version)
+		a.world.fail("I5", "%v in %s: version %d was never stored", key, a.name(), row.Version)
 		return
 	}
 	if want := &it.rows[row.Version-1]; !sameSimRow(row, want) {

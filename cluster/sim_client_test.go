@@ -36,15 +36,20 @@ func (v simVerdict) String() string { return [...]string{"untold", "done", "refu
 
 // simAttempt is one try of a command, on its way through a node.
 type simAttempt struct {
-	of    *simCommand
-	node  *simNode
-	call  *protocol.Call
-	asks  bool // only what became of the command
-	stood bool // the command was in the log when the try was sent
-	n     int  // which try it is
-	alone bool // no other try was under way when it was sent
-	terms int  // of its region, when it was sent
-	ended bool
+	of     *simCommand
+	node   *simNode
+	call   *protocol.Call
+	asks   bool // only what became of the command
+	before int  // times that the command had taken effect when the try was sent
+	n      int  // which try it is
+	alone  bool // no other try was under way when it was sent
+	terms  int  // of its region, when it was sent
+	ended  bool
+}
+
+// stood tells whether the command's last effect stood in the log when the try was sent.
+func (a *simAttempt) stood() bool {
+	return len(a.node.region.audit.effects[a.of.id]) == a.before
 }
 
 func (c *simCommand) String() string {
@@ -77,7 +82,7 @@ func (w *simWorld) try(c *simCommand, node *simNode, outcome bool) {
 	if node == nil {
 		return
 	}
-	a := &simAttempt{of: c, node: node, asks: outcome, stood: w.regions[c.region].audit.remembers(c)}
+	a := &simAttempt{of: c, node: node, asks: outcome, before: len(w.regions[c.region].audit.effects[c.id])}
 	a.call = &protocol.Call{
 		Command: c.command, Subject: fmt.Sprint("c", c.id), Sender: c.sender,
 		Due: node.config.elapsed() + int64(node.config.Patience),
@@ -127,8 +132,9 @@ func (w *simWorld) answered(a *simAttempt) {
 		w.tell("  c%d: %s", c.id, protocol.AppendReply(nil, a.call))
 	}
 	switch {
-	case a.asks:
+	case a.asks && w.mutant.key == nil:
 		w.checkOutcome(a)
+	case a.asks:
 	case a.call.Err == nil:
 		w.done(a)
 	case a.call.Err.Details != nil && a.call.Err.Details.Outcome == "unknown":
@@ -167,8 +173,13 @@ func (w *simWorld) done(a *simAttempt) {
 // is under way, which may do better.
 func (w *simWorld) refused(a *simAttempt) {
 	c := a.of
-	if w.regions[c.region].audit.remembers(c) && (a.stood || len(c.open) == 0) {
+	if w.regions[c.region].audit.remembers(c) && (a.stood() || len(c.open) == 0) {
 		w.fail("I6", "command %v is refused (%v) and in the log", c, a.call.Err)
+	}
+	for _, x := range c.open {
+		if x.n < a.n && x.node == a.node && x.terms == w.regions[c.region].terms {
+			w.fail("I6", "command %v is refused (%v), and an earlier try of it still waits", c, a.call.Err)
+		}
 	}
 	if c.verdict != simDone { // and forgotten since, as two windows have gone by
 		c.verdict = simRefused
@@ -183,7 +194,7 @@ func (w *simWorld) checkOutcome(a *simAttempt) {
 	case a.call.Err != nil:
 	case res.Known && len(audit.effects[c.id]) == 0:
 		w.fail("I5", "command %v is known and not in the log", c)
-	case !res.Known && audit.remembers(c) && (a.stood || a.n == c.tries && (a.alone || a.terms == w.regions[c.region].terms)):
+	case !res.Known && audit.remembers(c) && (a.stood() || a.n == c.tries && (a.alone || a.terms == w.regions[c.region].terms)):
 		w.fail("I6", "command %v is unknown and in the log", c)
 	case res.Known && len(audit.effects[c.id]) == 1 && c.answer != "":
 		if answer := string(protocol.AppendOK(nil, res.Outcome)); answer != c.answer {

@@ -33,6 +33,7 @@ const (
 	simBreak
 	simTrapSet
 	simCrashNow
+	simClose
 	simRestart
 	simSave
 	simDepose
@@ -48,7 +49,7 @@ const (
 
 var simKindNames = [...]string{
 	"ask", "retry", "outcome", "round", "old round", "deliver", "twice", "lose", "flush", "mirror", "break",
-	"trap", "crash", "restart", "save", "depose", "rise", "land", "pass", "clock", "cut", "heal", "give up",
+	"trap", "crash", "close", "restart", "save", "depose", "rise", "land", "pass", "clock", "cut", "heal", "give up",
 }
 
 func (e simEvent) String() string {
@@ -64,7 +65,7 @@ func (w *simWorld) apply(e simEvent) (happened bool) {
 	switch e.kind {
 	case simAsk, simRetry, simOutcome, simGiveUp:
 		return w.applyClient(e, r)
-	case simRound, simOldRound, simCrashNow, simRestart, simDepose, simRise:
+	case simRound, simOldRound, simCrashNow, simClose, simRestart, simDepose, simRise:
 		return r.applyNode(e)
 	case simDeliver, simTwice:
 		return w.deliver(r.index, w.region(e.a).index, e.b, e.kind == simTwice, e.c%8 == 0)
@@ -125,6 +126,8 @@ func (r *simRegion) applyNode(e simEvent) bool {
 		r.old.turn()
 	case simCrashNow:
 		return r.crash([...]*simNode{r.current, r.current, r.current, r.old, r.next}[e.a%5])
+	case simClose:
+		return r.close()
 	case simRestart:
 		return r.restart(e.a%2 == 0)
 	case simDepose:
@@ -149,8 +152,11 @@ func (r *simRegion) arm(e simEvent) bool {
 		return true
 	}
 	n.faults = append(n.faults, simFault(e.a%uint32(simFaults)))
-	if e.c%4 == 0 {
+	switch e.c % 4 {
+	case 0:
 		n.faults = append(n.faults, simFaultBlind)
+	case 1:
+		n.faults = append(n.faults, simFault(e.c/4%uint32(simFaults)))
 	}
 	return true
 }
@@ -230,6 +236,9 @@ func (w *simWorld) draw(e simEvent, r *simRegion) (protocol.Command, *simRegion)
 		return w.drawEnd(e, r, n)
 	case n < 82:
 		item.Op, item.Delta = protocol.OpAdjust, quantity
+		if e.c%7 == 0 {
+			item.IfVersion = protocol.Ptr(r.current.replica.item(key).Version)
+		}
 	case n < 89:
 		item.Op, item.Delta = protocol.OpAdjust, -quantity
 	case n < 91:
@@ -309,7 +318,7 @@ func simWeights(rng *rand.Rand, regions int) (weights [simKinds]int) {
 	sometimes(2, simBreak)
 	sometimes(1, simBreak, simLand)
 	sometimes(1, simTrapSet)
-	sometimes(1, simCrashNow, simSave)
+	sometimes(1, simCrashNow, simSave, simClose)
 	sometimes(2, simDepose, simRise, simOldRound)
 	sometimes(1, simClock)
 	sometimes(1, simCut)

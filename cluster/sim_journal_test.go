@@ -23,12 +23,13 @@ const (
 	simFaultLate                 // without an answer, and stored later if nobody else writes
 	simFaultCrashBefore          // the node ends before it is stored
 	simFaultCrashAfter           // the node ends after it was stored
+	simFaultDeposed              // not stored, and another node is to lead
 	simFaultBlind                // the log's end can't be read once
 	simFaults
 )
 
 func (f simFault) String() string {
-	return [...]string{"none", "busy", "no leader", "full", "stored unknown", "lost unknown", "late", "crash before", "crash after", "blind"}[f]
+	return [...]string{"none", "busy", "no leader", "full", "stored unknown", "lost unknown", "late", "crash before", "crash after", "deposed", "blind"}[f]
 }
 
 // simTrap is where a node ends behind the log.
@@ -54,8 +55,7 @@ func (j simJournal) fault() simFault {
 		return simFaultNone
 	}
 	f := j.faults[0]
-	j.faults = j.faults[1:]
-	j.simNode.faults = j.faults
+	j.simNode.faults = j.faults[1:]
 	j.region.world.tell("  append of %s: %v", j.region.name, f)
 	return f
 }
@@ -82,6 +82,9 @@ func (j simJournal) Append(_ context.Context, data []byte, last uint64) (uint64,
 		return 0, fmt.Errorf("sim: %w", bus.ErrFull)
 	case simFaultCrashBefore:
 		panic(simCrash{})
+	case simFaultDeposed:
+		j.simNode.leads = false
+		return 0, bus.ErrNoLeader
 	case simFaultLost:
 		return 0, bus.ErrUnknown
 	case simFaultLate:

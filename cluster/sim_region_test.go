@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/stockmesh/stockmesh/cluster/ledger"
@@ -315,6 +316,7 @@ func (n *simNode) takeOver() {
 func (n *simNode) turn() {
 	n.safely(func() {
 		if !n.deciding {
+			n.leads = true // again, as nobody else wants to
 			n.catchUp()
 			if n.takeOver(); !n.deciding {
 				return
@@ -333,6 +335,26 @@ func (n *simNode) turn() {
 	})
 }
 
+// close ends a node in order: what it has taken in is answered.
+func (r *simRegion) close() bool {
+	n := r.current
+	if n == nil || !n.deciding || r.next != nil {
+		return false
+	}
+	n.queue.close()
+	if n.turn(); n.dead || !n.deciding || n.owner.outage.health() != nil {
+		r.crash(n)
+		return true
+	}
+	for _, c := range r.world.commands {
+		if slices.ContainsFunc(c.open, func(a *simAttempt) bool { return a.node == n }) {
+			r.world.fail("unanswered", "%s was closed, and command %v still waits", r.name, c)
+		}
+	}
+	r.crash(n)
+	return true
+}
+
 func (n *simNode) committed(changes *protocol.Changes, _ []byte) {
 	if n.trap == simTrapRound {
 		panic(simCrash{})
@@ -346,9 +368,14 @@ func (n *simNode) committed(changes *protocol.Changes, _ []byte) {
 
 func (n *simNode) learn(from int, puts []simPut) {
 	w := n.region.world
-	rows := make([]ledger.StoredRow, len(puts))
+	rows := make([]ledger.PeerRow, len(puts))
 	for i := range puts {
-		if err := protocol.UnmarshalJSON(puts[i].row, &rows[i]); err != nil {
+		var stored ledger.StoredRow
+		err := protocol.UnmarshalJSON(puts[i].row, &stored)
+		if err == nil {
+			rows[i], err = stored.Peer()
+		}
+		if err != nil {
 			w.fail("wire", "row %s: %v", puts[i].row, err)
 		}
 	}

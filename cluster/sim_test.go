@@ -15,7 +15,7 @@ var (
 )
 
 // simTime is how long TestSim goes on in the plain form.
-const simTime = 10 * time.Second
+const simTime = 8 * time.Second
 
 // TestSim runs histories of a mesh, each from a seed of its own, and checks every
 // invariant after every step. The long form:

@@ -143,6 +143,8 @@ func TestWhatALinkLetsIn(t *testing.T) {
 		{subject: "$SYS.REQ.SERVER.PING", reply: reply},
 		{subject: "$O.snapshots.C.x", data: "forged"},
 		{subject: "_INBOX.abc", data: "an answer"},
+		{subject: "$JS.FC.m.x.LOG_l.y.z"},
+		{subject: "$JS.FC.c.x.KV_stock.y.z"},
 		{subject: "mirror.m.a.API.STREAM.PURGE.KV_stock", reply: reply},
 		{subject: "mirror.m.a.API.CONSUMER.CREATE.LOG_l", reply: reply, data: strings.ReplaceAll(create("mirror.a.m.M.x"), "KV_stock", "LOG_l")},
 		{subject: "mirror.m.a.API.CONSUMER.CREATE.KV_stock", reply: reply, data: create("log.l")},
@@ -177,12 +179,8 @@ func TestWhatALinkLetsIn(t *testing.T) {
 	t.Run("allowed", func(t *testing.T) {
 		answers := watchAll(t, b, "$JSC.R.m.>")
 		l := dialRaw(t, b, "a", pass, false)
-		l.send("LS+ mirror.a.m.>\r\n")
 		l.publish("mirror.m.a.API.CONSUMER.CREATE.KV_stock", reply, create("mirror.a.m.M.x"))
-		within(t, 10*time.Second, "a row on its way to the mirror", func() bool { return l.received("mirror.a.m.M.x") })
-		if answers() == 0 {
-			t.Error("no answer")
-		}
+		within(t, 10*time.Second, "an answer", func() bool { return answers() > 0 })
 	})
 }
 

@@ -356,7 +356,7 @@ func (b *Bus) stream(ctx context.Context, c jetstream.StreamConfig, create bool)
 		return nil, fmt.Errorf("bus: stream %s: %w", c.Name, err)
 	}
 	got := s.CachedInfo().Config
-	if got.Storage != jetstream.FileStorage || got.PersistMode == jetstream.AsyncPersistMode {
+	if got.Storage != jetstream.FileStorage || got.PersistMode == jetstream.AsyncPersistMode && c.Mirror == nil {
 		// Either setting cancels SyncAlways without a word.
 		return nil, fmt.Errorf("bus: stream %s: %w", c.Name, errNotDurable)
 	}

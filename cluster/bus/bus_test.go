@@ -22,8 +22,11 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(memberConfig); config != "" {
 		serveForEver(config)
 	}
-	// See Bus.route.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*Server).StartRouting"))
+	// See Bus.route for the first; the second waits up to 30 s for an answer to a
+	// mirror's request, whether its server has been shut down or not.
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*Server).StartRouting"),
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).setupMirrorConsumer.func3"))
 }
 
 // openAt opens a Bus on dir; the test closes it.

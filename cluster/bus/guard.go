@@ -32,6 +32,8 @@ const (
 	strangeLooks = 2
 	// The origin's state is asked of its leader no more often.
 	originFresh = 500 * time.Millisecond
+	// Pings answered at one time at most.
+	answersMax = 64
 
 	subjectPing = "ping"
 	subjectPong = "pong."
@@ -61,6 +63,26 @@ type answerer struct {
 
 	mu    sync.Mutex
 	state map[string]*originState // by bucket
+	open  int                     // pings that are being answered
+}
+
+// later answers a ping without holding up the messages behind it. What is too much is
+// dropped: the next ping comes soon.
+func (a *answerer) later(m *mesh, region string, p ping) {
+	m.mu.Lock() // close counts the tasks under it
+	defer m.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if m.ctx.Err() != nil || a.open == answersMax {
+		return
+	}
+	a.open++
+	m.tasks.Go(func() {
+		a.to(m, region, p)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.open--
+	})
 }
 
 type originState struct {
@@ -79,9 +101,7 @@ func (m *mesh) answerPings() error {
 			p.Key != "" && !keyValid(p.Key) || nameValid(p.Server) != nil {
 			return
 		}
-		if m.ctx.Err() == nil {
-			m.tasks.Go(func() { m.answer.to(m, from, p) })
-		}
+		m.answer.later(m, from, p)
 	})
 	if err != nil {
 		return err

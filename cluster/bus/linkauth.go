@@ -110,7 +110,7 @@ func crossing(from, to string, buckets []string) []string {
 		"$JSC.R." + from + ".>",
 	}
 	for _, b := range buckets {
-		subjects = append(subjects, "$JS.FC.KV_"+b+".>")
+		subjects = append(subjects, "$JS.FC."+to+".*.KV_"+b+".>")
 	}
 	return subjects
 }

@@ -41,7 +41,7 @@ func (l *serverLog) Errorf(f string, v ...any)  { l.write(slog.LevelError, fmt.S
 // expected begin lines that the server writes over and over, some several times a
 // second, while a peer is away or the region starts; health says it once.
 var expected = [...]string{
-	"Error trying to connect to route", "Waiting for routing to be established",
+	"Error trying to connect to route", "Error trying to connect as leafnode", "Waiting for routing to be established",
 	"JetStream has not established contact with a meta leader", "Metalayer blocking snapshot",
 }
 

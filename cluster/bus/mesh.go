@@ -137,9 +137,10 @@ func (m *Mesh) options(o *server.Options) error {
 	if o.FeatureFlags == nil {
 		o.FeatureFlags = make(map[string]bool)
 	}
-	// Answers to a mirror's requests name the domain that was asked, so that a peer
-	// can be kept to its own.
+	// Answers to a mirror's requests, and its flow control, name the domain that was
+	// asked, so that a peer can be kept to its own.
 	o.FeatureFlags[server.FeatureFlagJsAPIReplyFormatV2] = true
+	o.FeatureFlags[server.FeatureFlagJsAckFormatV2] = true
 	return nil
 }
 
@@ -242,7 +243,7 @@ func (m *mesh) valid(p Peer) error {
 	}
 	for _, addr := range p.Addrs {
 		if _, port, err := splitAddr(addr); err != nil || port == 0 {
-			return fmt.Errorf("bus: link to %s: %q is no host:port: %w", p.Region, addr, ErrName)
+			return fmt.Errorf("bus: link to %s: %w: %q is no host:port", p.Region, ErrName, addr)
 		}
 	}
 	return nil

@@ -276,6 +276,36 @@ func receiveAll(t testing.TB, s *site, subject string) (all []*inbox) {
 	return all
 }
 
+func TestMeshIsChecked(t *testing.T) {
+	for name, c := range map[string]Config{
+		"no region":            {Mesh: &Mesh{Listen: "127.0.0.1:0"}},
+		"region of two tokens": {Mesh: &Mesh{Region: "a.b", Listen: "127.0.0.1:0"}},
+		"no listen":            {Mesh: &Mesh{Region: "a"}},
+		"bucket":               {Mesh: &Mesh{Region: "a", Listen: "127.0.0.1:0", Buckets: []string{">"}}},
+		"cluster of another name": {Mesh: &Mesh{Region: "a", Listen: "127.0.0.1:0"},
+			Region: &Region{Name: "b", Listen: "127.0.0.1:0", Routes: []string{"127.0.0.1:1"}, Replicas: 3}},
+	} {
+		c.Dir, c.Name = "x", "x"
+		if err := c.validate(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	alone := openBus(t)
+	wantErr(t, alone.Link(Peer{Region: "a"}), errNoMesh)
+	wantErr(t, alone.Send("a", "x", nil), errNoMesh)
+	if alone.Links() != nil || alone.LinkAddr() != "" {
+		t.Error("links without a mesh")
+	}
+	b := newSite(t, "a", 1).buses[0]
+	for _, p := range []Peer{{Region: "a"}, {Region: ""}, {Region: "b.c"}, {Region: "b", Addrs: []string{"x"}}, {Region: "b", Addrs: []string{"x:0"}}} {
+		wantErr(t, b.Link(p), ErrName)
+	}
+	wantErr(t, b.Link(Peer{Region: "b"}), nil)
+	for _, s := range []string{"", "*", "a.>", "a b"} {
+		wantErr(t, b.Send("b", s, nil), ErrName)
+	}
+}
+
 func TestThreeRegions(t *testing.T) {
 	a, b, c := newSite(t, "a", 1), newSite(t, "b", 1), newSite(t, "c", 1)
 	testMesh(t, a, b, c)

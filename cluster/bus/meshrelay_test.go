@@ -15,6 +15,7 @@ type relay struct {
 
 	mu    sync.Mutex
 	hole  bool
+	tried int
 	holed map[net.Conn]bool // connections that have lost bytes
 	conns map[net.Conn]bool
 }
@@ -45,6 +46,7 @@ func (r *relay) accept() {
 			continue
 		}
 		r.mu.Lock()
+		r.tried++
 		r.conns[in], r.conns[out] = true, true
 		r.mu.Unlock()
 		r.tasks.Go(func() { r.carry(in, out) })
@@ -60,12 +62,8 @@ func (r *relay) carry(from, to net.Conn) {
 		n, err := from.Read(buf)
 		if err != nil {
 			r.mu.Lock()
-			hole := r.hole
 			delete(r.conns, from)
 			r.mu.Unlock()
-			if hole { // nobody learns that this side went away
-				return
-			}
 			return
 		}
 		r.mu.Lock()
@@ -101,12 +99,24 @@ func (r *relay) heal() {
 	clear(r.holed)
 }
 
-func (r *relay) close() {
-	r.listen.Close()
+// drop closes all connections.
+func (r *relay) drop() {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for c := range r.conns {
 		c.Close()
 	}
-	r.mu.Unlock()
+}
+
+// tries is how often somebody has dialled.
+func (r *relay) tries() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tried
+}
+
+func (r *relay) close() {
+	r.listen.Close()
+	r.drop()
 	r.tasks.Wait()
 }

@@ -78,7 +78,15 @@ func (b *Bus) Mirror(ctx context.Context, region, bucket, incarnationKey string)
 func mirrorStream(region, bucket string) string { return "KV_" + bucket + "_" + region }
 
 func (m *Mirror) config() jetstream.StreamConfig {
+	persist := jetstream.DefaultPersistMode
+	if !m.bus.Clustered() {
+		// What a crash takes from the end of it comes again from the origin. With one
+		// sync per row a mirror could not keep up with a busy region, and would hold
+		// up this one's own commits. A replicated stream can't have this mode.
+		persist = jetstream.AsyncPersistMode
+	}
 	return jetstream.StreamConfig{
+		PersistMode:       persist,
 		Name:              m.stream,
 		Storage:           jetstream.FileStorage,
 		MaxMsgsPerSubject: 1,

@@ -65,7 +65,7 @@ func TestWireKeepsOrderAcrossServers(t *testing.T) {
 
 func TestWireSubjects(t *testing.T) {
 	b := openBus(t)
-	for _, s := range []string{"", "$JS.API.INFO", "log.l", ">", "*.x", "a b", ".a"} {
+	for _, s := range []string{"", "$JS.API.INFO", "log.l", "site.a.b.x", "mirror.a.b.x", ">", "*.x", "a b", ".a"} {
 		wantErr(t, b.Publish(s, nil), ErrName)
 		_, err := b.Subscribe(s, func(string, []byte) {})
 		wantErr(t, err, ErrName)

@@ -8,7 +8,12 @@ import (
 )
 
 // cutLength is how long regions can't speak.
-func cutLength() time.Duration { return long(60*time.Second, 1500*time.Millisecond) }
+func cutLength() time.Duration {
+	if *meshCut > 0 {
+		return *meshCut
+	}
+	return long(60*time.Second, 1500*time.Millisecond)
+}
 
 // TestMeshCut: one region is cut off, then all from each other; each sells on from its
 // share as fast as before, nothing is oversold or lost, and after healing all are equal.
@@ -153,7 +158,7 @@ func TestMeshBadLinks(t *testing.T) {
 		shop.AwaitSuccesses(10)
 		shop.Mark("%s", fault.name)
 		fault.make()
-		shop.RunFor(long(cutLength()/2, 700*time.Millisecond))
+		shop.RunFor(long(cutLength()/2, 500*time.Millisecond))
 		shop.AwaitSuccesses(20)
 		shop.Mark("heal")
 		m.Heal()

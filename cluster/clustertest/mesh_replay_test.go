@@ -98,12 +98,12 @@ func TestMeshSales(t *testing.T) {
 	m := clustertest.StartMesh(t, clustertest.Regions("europe", "uk", "world"), clustertest.MeshProxies())
 	invoices := readSales(t)
 	if !*meshLong {
-		invoices = spread(invoices, 600)
+		invoices = spread(invoices, 500)
 	}
 	run := newSales(t, m, invoices)
 	run.open(t, "europe")
 	t.Logf("the opening stock was known everywhere after %v", m.AwaitConverged().Round(time.Millisecond))
-	length := long(60*time.Second, 9*time.Second)
+	length := long(60*time.Second, 8*time.Second)
 	cut := long(20*time.Second, 3*time.Second)
 	run.play(t, length, length/3, cut)
 	t.Logf("equal %v after the last sale", m.AwaitConverged().Round(time.Millisecond))

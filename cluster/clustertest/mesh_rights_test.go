@@ -51,6 +51,7 @@ func TestMeshRights(t *testing.T) {
 	if _, err := m.Region("asia").Dial().Adjust(ctx, "bag", "", units); err != nil {
 		t.Fatal(err)
 	}
+	m.AwaitConverged() // what nobody has heard of yet is not looked for
 	refusals := 0
 	clients := map[string]*client.Client{}
 	for _, r := range m.Regions() {
@@ -115,9 +116,9 @@ func soldAfter(ctx context.Context, t *testing.T, c *client.Client, sku string, 
 // TestMeshLastUnit: one unit, many buyers in three regions: exactly one of them gets it,
 // who need not be in the region that has it.
 func TestMeshLastUnit(t *testing.T) {
-	buyers, rounds := long(200, 20), long(100, 6)
+	buyers, rounds := long(200, 20), long(100, 4)
 	// What matters is who gets it, not how fast this machine is.
-	m := clustertest.StartMesh(t, clustertest.MeshFlags("--rights-timeout", "2s"))
+	m := clustertest.StartMesh(t, clustertest.MeshFlags("--rights-timeout", "1s"))
 	c := crowdOf(t, m, buyers)
 	away := 0
 	for round := range rounds {
@@ -126,7 +127,7 @@ func TestMeshLastUnit(t *testing.T) {
 		if _, err := from.Dial().Adjust(tell(t), sku, "", 1); err != nil {
 			t.Fatal(err)
 		}
-		m.AwaitConverged() // what nobody has heard of yet is not looked for
+		m.AwaitConverged()
 		// In every other round nobody buys in the region that has the unit.
 		var barred *clustertest.Region
 		if round%2 == 1 {

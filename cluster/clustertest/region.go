@@ -149,7 +149,7 @@ func (r *Region) end() {
 		return
 	}
 	for _, n := range r.nodes {
-		r.t.Logf("the end of the log of %s:\n%s", n.Name, n.log.tail(60))
+		r.t.Logf("the end of the log of %s:\n%s", n, n.log.tail(60))
 	}
 }
 

@@ -35,25 +35,49 @@ type Holding struct {
 	Free   int64 // units it could sell
 }
 
+// PeerRow is a row of another region's shard.
+type PeerRow struct {
+	Region string
+	Shard  int
+	Key    protocol.ItemKey
+	Row    Row
+}
+
+// Peer reads a row as it stands in another region's bucket.
+func (r *StoredRow) Peer() (PeerRow, error) {
+	region, shard, at, err := ParseSequence(r.Position)
+	if err != nil || region != r.Region {
+		return PeerRow{}, fmt.Errorf("row of %.80q at %.80q of region %.40q: position %.80q", r.SKU, r.Location, r.Region, r.Position)
+	}
+	p := PeerRow{Region: region, Shard: shard, Key: protocol.ItemKey{SKU: r.SKU, Location: r.Location}}
+	p.Row = Row{
+		Version: r.Version, Received: r.Received, Removed: r.Removed, Sold: r.Sold, Held: r.Held,
+		Granted: r.Granted, Accepted: r.Accepted, Safety: r.SafetyStock, Backorder: r.BackorderLimit, Low: -1,
+		UpdatedAt: r.UpdatedAt, Last: at,
+	}
+	if r.LowStock != nil {
+		p.Row.Low = *r.LowStock
+	}
+	return p, nil
+}
+
 // Learn takes another region's row. One that is not newer than what is known changes
 // nothing.
-func (s *State) Learn(r *StoredRow) (id protocol.ItemID, changed bool, err error) {
-	region, shard, at, err := ParseSequence(r.Position)
-	if err != nil || region != r.Region || region == s.region {
-		return 0, false, fmt.Errorf("row of %q at %q: position %.80q of region %.40q", r.SKU, r.Location, r.Position, r.Region)
+func (s *State) Learn(r *PeerRow) (id protocol.ItemID, changed bool, err error) {
+	if r.Region == s.region || r.Row.Version == 0 {
+		return 0, false, fmt.Errorf("row of %.80q at %.80q of region %s, version %d, is no other region's", r.Key.SKU, r.Key.Location, r.Region, r.Row.Version)
 	}
-	key := protocol.ItemKey{SKU: r.SKU, Location: r.Location}
-	if err := checkKey(key); err != nil || r.Version == 0 {
-		return 0, false, fmt.Errorf("row of %.80q at %.80q of region %s, version %d: %w", r.SKU, r.Location, region, r.Version, err)
+	if err := checkKey(r.Key); err != nil {
+		return 0, false, fmt.Errorf("row of %.80q at %.80q of region %s: %w", r.Key.SKU, r.Key.Location, r.Region, err)
 	}
-	id = s.add(key)
+	id = s.add(r.Key)
 	it := &s.items[id]
-	n, found := it.part(region)
-	if found && it.parts[n].version >= r.Version {
+	n, found := it.part(r.Region)
+	if found && it.parts[n].version >= r.Row.Version {
 		return id, false, nil
 	}
-	part := r.part(s.region)
-	part.region, part.log, part.seq = s.share(region), s.share(Component(region, shard)), at.Seq
+	part := r.Row.part(s.region)
+	part.region, part.log = s.share(r.Region), s.share(Component(r.Region, r.Shard))
 	if found {
 		it.parts[n] = part
 	} else {
@@ -63,19 +87,12 @@ func (s *State) Learn(r *StoredRow) (id protocol.ItemID, changed bool, err error
 	return id, true, nil
 }
 
-func (r *StoredRow) part(to string) peerPart {
-	row := Row{
-		Received: r.Received, Removed: r.Removed, Sold: r.Sold, Held: r.Held, Granted: r.Granted, Accepted: r.Accepted,
-		Safety: r.SafetyStock, Backorder: r.BackorderLimit,
+// part is what region to keeps of another region's row.
+func (r *Row) part(to string) peerPart {
+	return peerPart{
+		seq: r.Last.Seq, version: r.Version, onHand: r.OnHand(), held: r.Held, open: r.open(), free: r.Free(),
+		low: r.Low, granted: r.Granted[to], updatedAt: r.UpdatedAt,
 	}
-	p := peerPart{
-		version: r.Version, onHand: row.OnHand(), held: r.Held, open: row.open(), free: row.Free(),
-		low: -1, granted: r.Granted[to], updatedAt: r.UpdatedAt,
-	}
-	if r.LowStock != nil {
-		p.low = *r.LowStock
-	}
-	return p
 }
 
 // Forget drops what is known of a region that is no longer one of the mesh.
