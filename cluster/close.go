@@ -82,6 +82,13 @@ func (c *Cluster) awaitAnswers(ctx context.Context) {
 		for s.desk.busy() && pause(ctx, time.Millisecond) == nil {
 		}
 	}
+	if c.mesh == nil {
+		return
+	}
+	for _, p := range c.mesh.all() {
+		for p.envoy.busy() && pause(ctx, time.Millisecond) == nil {
+		}
+	}
 }
 
 // writers returns the flushers of the shards that this node still decides for.

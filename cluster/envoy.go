@@ -19,12 +19,16 @@ type envoy struct {
 	kick chan struct{}
 
 	mu     sync.Mutex
+	closed bool
 	sender *relay.Sender
 	node   string // that is asked; "" none
+	tries  int    // restarts since the last answer
+	doubt  int64  // a call that is due by then may have been done though its answer says no
 }
 
-// envoyResend is how long an envoy waits for an answer before it asks again.
-const envoyResend = 700 * time.Millisecond
+// envoyResend is how long an envoy waits for an answer before it asks again, on top of
+// the time that the other region may wait for rights; twice as long each time.
+const envoyResend = time.Second
 
 func newEnvoy(p *peer) *envoy {
 	from := p.mesh.config.Region + "." + p.mesh.config.Node
@@ -40,11 +44,15 @@ func (e *envoy) put(c *protocol.Call) {
 		return
 	}
 	e.mu.Lock()
-	room := e.sender.Len() < e.peer.mesh.config.QueueMax
-	if room {
+	closed, room := e.closed, e.sender.Len() < e.peer.mesh.config.QueueMax
+	if room && !closed {
 		e.sender.Add(c)
 	}
 	e.mu.Unlock()
+	if closed {
+		c.Fail(e.unreachable())
+		return
+	}
 	if !room {
 		c.Fail(protocol.RetryLater(protocol.CodeOverloaded, 100, "too many commands wait for region %s already", e.peer.name))
 		return
@@ -73,6 +81,7 @@ func (e *envoy) run(ctx context.Context) {
 		case <-tick.C:
 		case <-ctx.Done():
 			e.mu.Lock()
+			e.closed = true
 			calls := e.sender.TakeAll()
 			e.mu.Unlock()
 			e.fail(nil, calls)
@@ -86,14 +95,11 @@ func (e *envoy) run(ctx context.Context) {
 func (e *envoy) send(now int64) {
 	e.mu.Lock()
 	never, maybe := e.sender.Expire(now)
-	stalled := e.sender.Stalled(now, int64(envoyResend))
-	if node := e.peer.anyNode(""); stalled || e.node == "" || node == "" {
-		if stalled {
-			node = e.peer.anyNode(e.node)
-		}
-		if node != e.node || stalled {
-			e.node = node
-			e.sender.Restart()
+	wait := (envoyResend + e.peer.mesh.config.Mesh.RightsTimeout) << min(e.tries, 4)
+	stalled := e.sender.Stalled(now, int64(wait))
+	if stalled || !e.peer.hears(e.node) {
+		if node := e.peer.anyNode(e.node); stalled || node != e.node {
+			e.restart(node, now)
 		}
 	}
 	for e.node != "" {
@@ -107,17 +113,39 @@ func (e *envoy) send(now int64) {
 	e.fail(never, maybe)
 }
 
+// restart asks another node, or the same one again; mu is held. The one that was asked
+// before may still do what it was sent.
+func (e *envoy) restart(node string, now int64) {
+	if e.node != "" && e.sender.Len() > 0 {
+		e.doubt = now + int64(e.peer.mesh.config.Patience)
+	}
+	e.node = node
+	e.tries++
+	e.sender.Restart()
+}
+
+// busy tells whether calls are unanswered.
+func (e *envoy) busy() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.sender.Len() > 0
+}
+
 // fail answers calls that were never sent, and such as may have been done.
 func (e *envoy) fail(never, maybe []*protocol.Call) {
 	for _, c := range never {
 		c.Fail(e.unreachable())
 	}
 	for _, c := range maybe {
-		forget(c)
-		err := e.unreachable()
-		err.Details = &protocol.Details{Outcome: "unknown"}
-		c.Fail(err)
+		e.failDoubtful(c)
 	}
+}
+
+func (e *envoy) failDoubtful(c *protocol.Call) {
+	forget(c)
+	err := e.unreachable()
+	err.Details = &protocol.Details{Outcome: "unknown"}
+	c.Fail(err)
 }
 
 // answered takes the region's answers.
@@ -133,6 +161,10 @@ func (m *mesh) answered(from, _ string, data []byte) {
 	if err == nil && delivery.NotOwner {
 		e.node = p.anyNode(e.node)
 	}
+	if len(delivery.Calls) > 0 {
+		e.tries = 0
+	}
+	doubt := e.doubt
 	e.mu.Unlock()
 	if err != nil {
 		m.logger.Error("answers of another region can't be read", "region", from, "error", err)
@@ -140,6 +172,10 @@ func (m *mesh) answered(from, _ string, data []byte) {
 	}
 	e.signal()
 	for _, c := range delivery.Calls {
+		if c.Due <= doubt && (c.Err != nil || c.Command.Op == protocol.OpOutcome && !c.Result.Known) {
+			e.failDoubtful(c) // it was sent twice: the other copy may have been done, or will be
+			continue
+		}
 		m.c.showFirst(c, func() { c.Done(c) })
 	}
 }
@@ -205,18 +241,32 @@ func (m *mesh) attend(from, _ string, data []byte) {
 		a.refuse(relay.Gap)
 		return
 	}
-	if len(in.Calls) == 0 {
-		return
-	}
 	sender := fnv.New64a()
 	sender.Write([]byte(in.From))
+	good := make([]*protocol.Call, 0, len(in.Calls))
 	for _, c := range in.Calls {
 		if c.Session != 0 {
 			c.Sender = sender.Sum64() ^ c.Session
 		}
 		c.Session, c.Relayed, c.Done = 0, false, a.done
+		if err := checkForeign(&c.Command); err != nil {
+			c.Fail(err)
+			continue
+		}
+		good = append(good, c)
 	}
-	m.c.submit(in.Calls)
+	if len(good) > 0 {
+		m.c.submit(good)
+	}
+}
+
+// checkForeign refuses what no client could have sent: another region is believed to be
+// itself, not to be right.
+func checkForeign(c *protocol.Command) *protocol.Error {
+	if c.Order != nil || c.Op != protocol.OpOutcome && c.Op != protocol.OpReservation && !c.Op.IsWrite() {
+		return protocol.BadRequest("%s can't come from another region", c.Op)
+	}
+	return c.Check()
 }
 
 func (m *mesh) admit(from string, session, number uint64) relay.Admission {

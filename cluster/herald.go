@@ -83,9 +83,10 @@ func (h *herald) send() {
 	if noted == h.news.To {
 		return
 	}
-	for {
+	for part := uint64(0); ; part++ {
 		n := h.encode(ids)
 		h.news.N++
+		h.news.Part = part
 		h.news.Prev = h.news.To
 		if n == len(ids) {
 			h.news.To = noted
@@ -122,6 +123,9 @@ func (c *chain) follow(n *ledger.News) {
 	switch {
 	case n.Epoch < c.epoch || n.Epoch == c.epoch && n.N <= c.n:
 		return // of an owner that was followed by another, or been here
+	case (n.Epoch != c.epoch || n.N != c.n+1) && n.Part > 0:
+		c.epoch, c.n = n.Epoch, 0 // what came before it, up to the same place, is missing
+		return
 	case n.Epoch != c.epoch || n.N != c.n+1:
 		c.from = n.Prev
 	}

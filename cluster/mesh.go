@@ -34,6 +34,9 @@ type mesh struct {
 	stops  []func() // of subscriptions
 	tasks  inquiries
 
+	dropMu  sync.Mutex
+	dropped map[string]bool // removed regions of which nothing is left here
+
 	mu       sync.Mutex
 	receiver *relay.Receiver // of other regions' commands
 	peers    map[string]*peer
@@ -66,8 +69,8 @@ func newMesh(c *Cluster) *mesh {
 	return &mesh{
 		news: make(chan struct{}, 1),
 		c:    c, config: &c.config, logger: c.logger.With("part", "mesh"),
-		receiver: relay.NewReceiver(),
-		peers:    make(map[string]*peer), removed: make(map[string]bool), watchers: make(map[*markWatcher]struct{}),
+		receiver: relay.NewReceiver(), dropped: make(map[string]bool),
+		peers: make(map[string]*peer), removed: make(map[string]bool), watchers: make(map[*markWatcher]struct{}),
 	}
 }
 
@@ -119,12 +122,7 @@ func (m *mesh) joinWAN() (err error) {
 		Name: m.config.Region + "." + m.config.Node, WAN: true,
 		Listen: cfg.WANGossip, Advertise: cfg.AdvertiseWAN, Join: slices.Concat(cfg.JoinRegion, m.c.dir.WAN), KeyFile: cfg.GossipKey,
 		Meta: m.meta(), Logger: m.logger.With("part", "wan"),
-		OnChange: func() {
-			select {
-			case m.news <- struct{}{}:
-			default:
-			}
-		},
+		OnChange: m.look,
 	})
 	if err != nil {
 		return fmt.Errorf("membership between regions: %w", err)
@@ -479,7 +477,7 @@ func (m *mesh) lookRemoved(ctx context.Context, names []string) error {
 
 func (m *mesh) setRemoved(ctx context.Context, name string, gone bool) {
 	m.mu.Lock()
-	p := m.peers[name]
+	p, before := m.peers[name], m.removed[name]
 	if !gone {
 		delete(m.removed, name)
 	} else {
@@ -487,15 +485,43 @@ func (m *mesh) setRemoved(ctx context.Context, name string, gone bool) {
 		delete(m.peers, name)
 	}
 	m.mu.Unlock()
-	if !gone || p == nil {
+	switch {
+	case !gone && before:
+		m.dropMu.Lock()
+		delete(m.dropped, name)
+		m.dropMu.Unlock()
+		m.look()
+	case gone && p != nil:
+		p.end()
+		<-p.ended // what it still had to show is shown
+		for _, s := range m.c.shards {
+			s.learn(name, true, nil)
+		}
+		m.logger.Info("a region was removed; its stock is no longer counted", "region", name)
+	}
+	if gone {
+		m.drop(ctx, name)
+	}
+}
+
+// drop takes down what joins this node to a removed region, as often as that takes.
+func (m *mesh) drop(ctx context.Context, name string) {
+	m.dropMu.Lock()
+	defer m.dropMu.Unlock()
+	if m.dropped[name] {
 		return
 	}
-	p.end()
-	for _, s := range m.c.shards {
-		s.learn(name, true, nil)
-	}
 	if err := errors.Join(m.c.bus.Unlink(name), m.c.bus.DropMirror(ctx, name, stockBucket)); err != nil {
-		m.logger.Error("what was kept of a removed region is not gone yet", "region", name, "error", err)
+		m.logger.Warn("what was kept of a removed region is not gone yet", "region", name, "error", err)
+		return
 	}
-	m.logger.Info("a region was removed; its stock is no longer counted", "region", name)
+	m.dropped[name] = true
+}
+
+// look makes the mesh look at what gossip knows.
+func (m *mesh) look() {
+	select {
+	case m.news <- struct{}{}:
+	default:
+	}
 }

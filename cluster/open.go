@@ -205,6 +205,7 @@ func (c *Cluster) openShard(ctx context.Context, n int, create bool) error {
 	s.owner.read, s.desk.read = c.read, c.read
 	if c.mesh != nil {
 		s.owner.trade = newTrader(&c.config, s.replica.state, c.mesh)
+		s.owner.trade.frozen = func() bool { return c.readOnly.Load() != nil }
 		s.tellAll = c.mesh.tellAll
 		s.owner.onRefusal = c.mesh.rights.refusal
 		s.desk.showFirst = c.showFirst

@@ -24,6 +24,7 @@ type peer struct {
 	ctx    context.Context
 	end    context.CancelFunc
 	heard  atomic.Int64  // when it last said something
+	ended  chan struct{} // closed when run has
 	shown  chan struct{} // closed when all rows held here were shown once
 	mirror atomic.Pointer[bus.Mirror]
 	addrs  []string // of its links; the mesh's lock
@@ -35,7 +36,7 @@ type peer struct {
 	behind      map[string][]logPlace // what it said to have, and is not shown, by component
 	incarnation string                // of the rows shown
 	nodes       map[string]int64      // its nodes that gave signs of life, and when
-	hears       bool                  // it hears of this region
+	hearsUs     bool                  // it hears of this region
 }
 
 // logPlace is a place of another region's log and when it was heard of.
@@ -51,7 +52,7 @@ const placesMax = 1024
 func newPeer(m *mesh, region string) *peer {
 	p := &peer{
 		name: region, mesh: m, logger: m.logger.With("region", region),
-		shown: make(chan struct{}), behind: make(map[string][]logPlace), chains: make(map[string]*chain), nodes: make(map[string]int64),
+		ended: make(chan struct{}), shown: make(chan struct{}), behind: make(map[string][]logPlace), chains: make(map[string]*chain), nodes: make(map[string]int64),
 	}
 	p.ctx, p.end = context.WithCancel(m.c.ctx)
 	p.heard.Store(m.config.elapsed() - 2*int64(neverHeard))
@@ -61,6 +62,7 @@ func newPeer(m *mesh, region string) *peer {
 
 // run shows the region's rows and forwards commands until ctx ends.
 func (p *peer) run(ctx context.Context) {
+	defer close(p.ended)
 	var sends sync.WaitGroup
 	sends.Go(func() { p.envoy.run(ctx) })
 	defer sends.Wait()
@@ -219,7 +221,7 @@ func (p *peer) heardBeat(b *beatMessage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.nodes[b.Node] = now
-	p.hears = slices.Contains(b.Hears, p.mesh.config.Region)
+	p.hearsUs = slices.Contains(b.Hears, p.mesh.config.Region)
 	component := ledger.Component(p.name, b.Shard)
 	places := p.behind[component]
 	if b.Seq > p.marksSeen.Get(component) && (len(places) == 0 || places[len(places)-1].seq < b.Seq) && len(places) < placesMax {
@@ -253,7 +255,7 @@ func (p *peer) lag() time.Duration {
 // state is protocol.MeshRegion's.
 func (p *peer) state() string {
 	p.mu.Lock()
-	hears := p.hears
+	hears := p.hearsUs
 	p.mu.Unlock()
 	switch {
 	case p.silence() > cutOffAfter || !hears:
@@ -271,6 +273,15 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// hears tells whether a node of the region was heard of lately.
+func (p *peer) hears(node string) bool {
+	now := p.mesh.config.elapsed()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.nodes[node]
+	return ok && now-at <= int64(reachableFor)
 }
 
 // anyNode is a node of the region that was heard of lately, other than the one to avoid

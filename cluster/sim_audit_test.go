@@ -21,7 +21,6 @@ type simAudit struct {
 	reservations map[string]*simReservation
 	effects      map[int][]simEffect // by command
 	generation   uint64
-	replica      *ledger.State // the log again, by the ledger's own code
 }
 
 // simItem is an item's row in every version.
@@ -115,19 +114,29 @@ func (a *simAudit) checkTime(r *ledger.Round) {
 // simChange is what a record must do to an item's totals.
 type simChange struct{ received, removed, sold, held int64 }
 
+// simWants is what a record must do to each item.
+type simWants map[protocol.ItemKey]simChange
+
+func (m simWants) add(key protocol.ItemKey, c simChange) {
+	have := m[key]
+	m[key] = simChange{have.received + c.received, have.removed + c.removed, have.sold + c.sold, have.held + c.held}
+}
+
+// lines adds what is wanted of each unit.
+func (m simWants) lines(lines []protocol.Line, sold, held int64) {
+	for _, l := range lines {
+		m.add(protocol.ItemKey{SKU: l.SKU, Location: l.Location}, simChange{sold: sold * l.Quantity, held: held * l.Quantity})
+	}
+}
+
+// correct adds what a stock-take or a delivery wants.
+func (m simWants) correct(c *protocol.Command, delta int64) {
+	m.add(protocol.ItemKey{SKU: c.SKU, Location: c.Location}, simChange{received: max(0, delta), removed: max(0, -delta)})
+}
+
 // record follows a record and tells what it must do to each item.
-func (a *simAudit) record(r *ledger.Round, rec *ledger.Record) map[protocol.ItemKey]simChange {
-	want := make(map[protocol.ItemKey]simChange)
-	add := func(key protocol.ItemKey, c simChange) {
-		have := want[key]
-		want[key] = simChange{have.received + c.received, have.removed + c.removed, have.sold + c.sold, have.held + c.held}
-	}
-	lines := func(lines []protocol.Line, c simChange) {
-		for _, l := range lines {
-			q := l.Quantity
-			add(protocol.ItemKey{SKU: l.SKU, Location: l.Location}, simChange{0, 0, c.sold * q, c.held * q})
-		}
-	}
+func (a *simAudit) record(r *ledger.Round, rec *ledger.Record) simWants {
+	want := make(simWants)
 	var command protocol.Command
 	if rec.Key != "" {
 		c := a.effect(rec)
@@ -138,27 +147,25 @@ func (a *simAudit) record(r *ledger.Round, rec *ledger.Record) map[protocol.Item
 	}
 	switch rec.Type {
 	case ledger.TypeSell:
-		lines(command.Lines, simChange{sold: 1})
+		want.lines(command.Lines, 1, 0)
 	case ledger.TypeReserve:
-		lines(command.Lines, simChange{held: 1})
+		want.lines(command.Lines, 0, 1)
 		a.reservations[rec.Reservation] = &simReservation{lines: command.Lines, expiresAt: rec.ExpiresAt}
-	case ledger.TypeConfirm, ledger.TypeRelease, ledger.TypeExpire, ledger.TypeExtend:
-		c := map[ledger.Type]simChange{ledger.TypeConfirm: {sold: 1, held: -1}, ledger.TypeExtend: {}}
-		change, ok := c[rec.Type]
-		if !ok {
-			change.held = -1
-		}
-		lines(a.checkEnd(rec), change)
+	case ledger.TypeConfirm:
+		want.lines(a.checkEnd(rec), 1, -1)
+	case ledger.TypeRelease, ledger.TypeExpire:
+		want.lines(a.checkEnd(rec), 0, -1)
+	case ledger.TypeExtend:
+		want.lines(a.checkEnd(rec), 0, 0)
 	case ledger.TypeAdjust, ledger.TypeConfigure:
-		add(protocol.ItemKey{SKU: command.SKU, Location: command.Location}, simChange{max(0, command.Delta), max(0, -command.Delta), 0, 0})
-	case ledger.TypeCount:
-		d := rec.Events[0].OnHandDelta // depends on rows that were known: any is right
-		add(protocol.ItemKey{SKU: command.SKU, Location: command.Location}, simChange{max(0, d), max(0, -d), 0, 0})
+		want.correct(&command, command.Delta)
+	case ledger.TypeCount: // depends on rows that were known: any is right
+		want.correct(&command, rec.Events[0].OnHandDelta)
 	case ledger.TypeMove:
-		add(protocol.ItemKey{SKU: command.SKU, Location: command.From}, simChange{removed: command.Quantity})
-		add(protocol.ItemKey{SKU: command.SKU, Location: command.To}, simChange{received: command.Quantity})
+		want.add(protocol.ItemKey{SKU: command.SKU, Location: command.From}, simChange{removed: command.Quantity})
+		want.add(protocol.ItemKey{SKU: command.SKU, Location: command.To}, simChange{received: command.Quantity})
 	case ledger.TypeGrant, ledger.TypeAccept:
-		add(r.Items[rec.Events[0].Item], simChange{})
+		want.add(r.Items[rec.Events[0].Item], simChange{})
 	case ledger.TypeRotate:
 		a.generation = rec.Epoch
 	}

@@ -236,7 +236,7 @@ func (w *simWorld) draw(e simEvent, r *simRegion) (protocol.Command, *simRegion)
 		return w.drawEnd(e, r, n)
 	case n < 82:
 		item.Op, item.Delta = protocol.OpAdjust, quantity
-		if e.c%7 == 0 {
+		if e.c%7 == 0 && r.current != nil {
 			item.IfVersion = protocol.Ptr(r.current.replica.item(key).Version)
 		}
 	case n < 89:

@@ -43,8 +43,6 @@ const (
 	simTraps
 )
 
-func (t simTrap) String() string { return [...]string{"none", "round", "answer", "deal"}[t] }
-
 // simJournal is the region's log as a node sees it.
 type simJournal struct{ *simNode }
 

@@ -2,5 +2,8 @@
 
 package cluster
 
-// simDepthPlain is how deep the small case is searched in the plain form.
-const simDepthPlain = 8
+// How deep the small case is searched in the plain form.
+const (
+	simDepthPlain     = 7
+	simDepthFaultless = simToTheEnd
+)

@@ -3,8 +3,8 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -208,11 +208,19 @@ func (r *simRegion) learn(from int, puts []simPut) {
 			m.rows[p.key] = p.row
 		}
 	}
+	for _, n := range r.nodes() {
+		n.learn(from, puts)
+	}
+}
+
+// nodes are those that are there.
+func (r *simRegion) nodes() (nodes []*simNode) {
 	for _, n := range [...]*simNode{r.current, r.old, r.next} {
 		if n != nil {
-			n.learn(from, puts)
+			nodes = append(nodes, n)
 		}
 	}
+	return nodes
 }
 
 // simNode is a process of a region: an owner, if it decides, and what it stands on.
@@ -281,7 +289,8 @@ func (n *simNode) safely(do func()) (alive bool) {
 			n.region.world.tell("  %s crashes", n.region.name)
 			n.region.crash(n)
 		default:
-			panic(e)
+			n.region.world.fail("panic", "%v\n%s", e, debug.Stack())
+			n.region.crash(n)
 		}
 	}()
 	n.work = 0
@@ -379,10 +388,15 @@ func (n *simNode) learn(from int, puts []simPut) {
 			w.fail("wire", "row %s: %v", puts[i].row, err)
 		}
 	}
-	name := w.regions[from].name
+	n.shown(from, rows)
+}
+
+// shown makes rows of another region part of what the node shows.
+func (n *simNode) shown(from int, rows []ledger.PeerRow) {
+	w, name := n.region.world, n.region.world.regions[from].name
 	n.replica.learn(name, false, rows, func(err error) { w.fail("I10", "%s learns of %s: %v", n.region.name, name, err) })
-	for i := range puts {
-		if id, ok := n.replica.state.ID(puts[i].key); ok {
+	for i := range rows {
+		if id, ok := n.replica.state.ID(rows[i].Key); ok {
 			n.checkSeen(id)
 		}
 	}
@@ -407,5 +421,3 @@ func (x simExchange) deal(region string, d *deal) {
 	w.tell("  %s -> %s: %s", x.region.name, region, message)
 	w.send(x.region.index, to, message)
 }
-
-func (n *simNode) String() string { return fmt.Sprintf("%s at %d", n.region.name, n.replica.seq()) }

@@ -60,3 +60,17 @@ func simOnce(t *testing.T, seed uint64, figures *metrics) (rounds int) {
 	}
 	return rounds
 }
+
+// One seed is one history: without that no failure could be looked into.
+func TestSimRepeats(t *testing.T) {
+	figures := newMetrics(prometheus.NewRegistry())
+	inSimTime(t, func(t *testing.T) {
+		for seed := range uint64(20) {
+			s := newSimSchedule(seed)
+			first, second := s.tellStory(simMutant{}, figures), newSimSchedule(seed).tellStory(simMutant{}, figures)
+			if first != second {
+				t.Fatalf("two histories of seed %d:\n%s\n\n%s", seed, first, second)
+			}
+		}
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/stockmesh/stockmesh/cluster/ledger"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -42,6 +43,7 @@ type simSetup struct {
 // simWay is messages about rights from one region to another, the oldest first.
 type simWay struct {
 	messages [][]byte
+	news     [][]byte // of rows, as told so far
 	cut      bool
 	heard    int64 // when the receiver last heard of the sender
 }
@@ -176,7 +178,8 @@ func (w *simWorld) pass(d time.Duration) {
 	}
 }
 
-// mirror brings rows of one region to another: the next one, all, or an old one again.
+// mirror brings rows of one region to another: the next one, all, those that the owner
+// tells of itself, or an old one again.
 func (w *simWorld) mirror(from, to int, mode, n uint32) bool {
 	source, r := w.regions[from], w.regions[to]
 	m := &r.mirrors[from]
@@ -190,18 +193,49 @@ func (w *simWorld) mirror(from, to int, mode, n uint32) bool {
 		}
 		r.learn(from, source.stream[m.next:m.next+1])
 		m.next++
-	case 1, 2:
+	case 1:
 		if m.next == len(source.stream) {
 			return false
 		}
 		r.learn(from, source.stream[m.next:])
 		m.next = len(source.stream)
+	case 2:
+		return w.news(from, to, n)
 	case 3:
 		if m.next == 0 {
 			return false
 		}
 		i := int(n) % m.next
 		r.learn(from, source.stream[i:i+1])
+	}
+	return true
+}
+
+// news is rows that an owner tells of beside the bucket: what it has now, or what it told
+// before and was late or came twice.
+func (w *simWorld) news(from, to int, n uint32) bool {
+	source, way := w.regions[from].current, &w.ways[from][to]
+	if source == nil || !source.deciding {
+		return false
+	}
+	s := source.replica.state
+	ids := s.Changed(0)
+	head := ledger.News{Epoch: s.Epoch(), N: uint64(len(way.news) + 1), To: s.Seq()}
+	message := head.AppendHead(nil, len(ids))
+	for _, id := range ids {
+		message = s.AppendRow(message, id)
+	}
+	way.news = append(way.news, message)
+	if n%3 > 0 {
+		message = way.news[len(way.news)-1-int(n/3)%min(len(way.news), 5)]
+	}
+	heard, err := ledger.DecodeNews(w.regions[from].name, message)
+	if err != nil {
+		w.fail("wire", "news of %s: %v", w.regions[from].name, err)
+		return true
+	}
+	for _, node := range w.regions[to].nodes() {
+		node.shown(from, heard.Rows)
 	}
 	return true
 }

@@ -51,7 +51,8 @@ type rightsAnswer struct {
 const (
 	acceptsMax = 1024 // items whose rights are taken
 	asksMax    = 1024 // asks of other regions
-	offersMax  = 64   // items whose units are offered: the others are asked for
+	asksKept   = 1 << 16
+	offersMax  = 64 // items whose units are offered: the others are asked for
 	inboxMax   = 1 << 16
 	sweepEvery = time.Second
 )
@@ -62,6 +63,7 @@ type trader struct {
 	config *Config
 	state  *ledger.State
 	out    exchange
+	frozen func() bool // rights are neither taken nor given; nil: never
 
 	book    *rights.Book
 	lots    map[protocol.ItemKey]*lot

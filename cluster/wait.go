@@ -13,19 +13,28 @@ import (
 func (t *trader) open(d *ledger.Draft, closing bool, decide func(waitingCall)) {
 	now := t.config.elapsed()
 	t.closing = closing
-	for _, l := range t.take() {
+	letters := t.take()
+	if t.isFrozen() {
+		t.asks, letters = nil, nil
+	} else {
+		for _, key := range d.AcceptOwed(acceptsMax) {
+			t.stir(key)
+		}
+	}
+	for _, l := range letters {
 		for _, a := range l.deal.Answers {
 			t.answered(d, l.from, a, now)
 		}
 		for _, a := range l.deal.Asks {
-			t.asks = append(t.asks, request{l.from, a})
+			if len(t.asks) < asksKept { // whoever lacks units asks again
+				t.asks = append(t.asks, request{l.from, a})
+			}
 		}
-	}
-	for _, key := range d.AcceptOwed(acceptsMax) {
-		t.stir(key)
 	}
 	t.retry(d, now, decide)
 }
+
+func (t *trader) isFrozen() bool { return t.frozen != nil && t.frozen() }
 
 // request is another region's ask.
 type request struct {
@@ -35,6 +44,9 @@ type request struct {
 
 func (t *trader) answered(d *ledger.Draft, from string, a rightsAnswer, now int64) {
 	key := protocol.ItemKey{SKU: a.SKU, Location: a.Location}
+	if _, exists := t.state.ID(key); !exists {
+		return // nothing was asked for
+	}
 	if a.Total > 0 {
 		d.Accept(key, from, a.Total)
 	}
@@ -83,7 +95,7 @@ func (t *trader) due(now int64) bool {
 			return true
 		}
 	}
-	return t.state.Owed() || t.hasMail()
+	return len(t.asks) > 0 || t.hasMail() || t.state.Owed() && !t.isFrozen()
 }
 
 func (t *trader) version(key protocol.ItemKey) uint64 {

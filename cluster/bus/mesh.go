@@ -27,11 +27,13 @@ const (
 	linkPingsOut = 2
 	// For the handshake, the first word of the other side, and the log-in.
 	linkWait = 5 * time.Second
-	// A link without any traffic, though both sides ping once a second, is cut and
-	// dialled again: the last resort, should the server have forgotten it.
+	// A link without any traffic, though both sides say twice a second that they are
+	// there, is cut and dialled again: the last resort, should the server have
+	// forgotten it.
 	linkSilence = 15 * time.Second
-	// How often links are looked after.
-	linkWatch = 500 * time.Millisecond
+	// How often links are looked after, and a sign of life is sent over them.
+	linkWatch    = 500 * time.Millisecond
+	subjectAlive = "alive"
 )
 
 // Mesh links this region to others. Each region is a JetStream domain of its own.
@@ -181,6 +183,7 @@ type linkedPeer struct {
 type wireCount struct {
 	region   string
 	in, out  int64
+	messages int64     // that came in; an empty one has no bytes
 	moved    time.Time // when something last came in
 	solicits bool      // this side dialled
 }
@@ -212,6 +215,9 @@ func (m *mesh) close() {
 // start begins to look after the links; the connections must be there.
 func (m *mesh) start() error {
 	if err := m.answerPings(); err != nil {
+		return err
+	}
+	if _, err := m.bus.Receive(subjectAlive, func(string, string, []byte) {}); err != nil {
 		return err
 	}
 	m.tasks.Go(m.watch)
@@ -464,10 +470,10 @@ func (m *mesh) look() map[uint64]wireCount {
 			w = &wireCount{region: region, moved: now, solicits: l.IsSpoke}
 			m.wires[id] = w
 		}
-		if l.InBytes != w.in {
+		if l.InMsgs != w.messages {
 			w.moved = now
 		}
-		w.in, w.out = l.InBytes, l.OutBytes
+		w.messages, w.in, w.out = l.InMsgs, l.InBytes, l.OutBytes
 	}
 	all := make(map[uint64]wireCount, len(m.wires))
 	for id, w := range m.wires {
@@ -497,6 +503,7 @@ func (m *mesh) watch() {
 			return
 		case <-tick.C:
 		}
+		m.live()
 		connected := make(map[string]bool)
 		for id, w := range m.look() {
 			connected[w.region] = true
@@ -508,6 +515,16 @@ func (m *mesh) watch() {
 		if err := m.rekey(connected); err != nil {
 			m.bus.log.Warnf("links: %v", err)
 		}
+	}
+}
+
+// live gives all regions a sign of life, so that a link without traffic is a broken one.
+func (m *mesh) live() {
+	m.mu.Lock()
+	regions := slices.Collect(maps.Keys(m.peers))
+	m.mu.Unlock()
+	for _, region := range regions {
+		_ = m.send(region, subjectAlive, nil) // at most once
 	}
 }
 

@@ -80,7 +80,11 @@ func testRestartedWhileCut(t *testing.T, n int) {
 	r.heal()
 	start := time.Now()
 	fromB := follow(t, a.buses[0], "b")
-	awaitPictures(t, []*picture{fromA, fromB}, 50, "two")
+	pictures := []*picture{fromA, fromB}
+	for i := 1; i < n; i++ { // a guard on each node: the mirror's leader is the one that mends
+		pictures = append(pictures, follow(t, a.buses[i], "b"), follow(t, b.buses[i], "a"))
+	}
+	awaitPictures(t, pictures, 50, "two")
 	t.Log("healed: caught up after", time.Since(start), fromA.mirror.State(), fromB.mirror.State())
 	if took := time.Since(start); took > 15*time.Second*slow {
 		t.Errorf("took %v", took)
@@ -286,5 +290,22 @@ func TestMeshIsOptional(t *testing.T) {
 			t.Error(b.LinkAddr())
 		}
 		closeBus(t, b)
+	}
+}
+
+// TestIdleLinksStand looks at links without mirrors and messages for longer than a
+// silent one may stand.
+func TestIdleLinksStand(t *testing.T) {
+	if !*long {
+		t.Skip("-mesh.long runs it")
+	}
+	a, b := newSite(t, "a", 1), newSite(t, "b", 1)
+	meshOf(t, a, b)
+	before, start := a.buses[0].mesh.look(), time.Now()
+	within(t, 30*time.Second, "long enough", func() bool { return time.Since(start) > linkSilence+3*linkWatch })
+	for id := range before {
+		if _, ok := a.buses[0].mesh.look()[id]; !ok {
+			t.Error("the link was closed")
+		}
 	}
 }

@@ -49,7 +49,8 @@ func (m *mesh) send(region, subject string, data []byte) error {
 // data is only valid during the call. What arrives while 64 MiB of one region are
 // waiting for fn is dropped.
 //
-// Stop ends it and waits for fn to return, so it must not be called by fn.
+// Stop ends it and waits for fn to return, so it must not be called by fn. The
+// subjects ping, pong.> and alive are the package's own.
 func (b *Bus) Receive(subject string, fn func(from, subject string, data []byte)) (stop func(), err error) {
 	if b.mesh == nil {
 		return nil, errNoMesh

@@ -74,7 +74,7 @@ func (a *applier) event(ev *Event, rec *Record) error {
 		return fmt.Errorf("%q at %q: version %d follows %d", a.items[id].key.SKU, a.items[id].key.Location, ev.Version, row.Version)
 	}
 	ev.applyTo(row, rec.Type)
-	if rec.Type == TypeAccept {
+	if rec.Type == TypeAccept || rec.Type == TypeGrant {
 		a.owe(id, &a.items[id])
 	}
 	row.UpdatedAt = a.round.At

@@ -365,12 +365,24 @@ func (d *Draft) Grant(key protocol.ItemKey, peer string, n int64) int64 {
 func (d *Draft) Accept(key protocol.ItemKey, peer string, total int64) bool {
 	i := d.entry(key)
 	row := d.entries[i].row
-	if total <= row.Accepted[peer] {
+	if total <= row.Accepted[peer] || total > runningMax {
 		return false
 	}
 	row.Accepted = withTotal(row.Accepted, peer, total)
 	d.rights(TypeAccept, i, &row, peer, total)
 	return true
+}
+
+// concede notes rights that a peer region has taken and that this one has forgotten to have
+// given: it came back from a backup. They are gone, even if that leaves less than nothing.
+func (d *Draft) concede(key protocol.ItemKey, peer string, total int64) {
+	i := d.entry(key)
+	row := d.entries[i].row
+	if total <= row.Granted[peer] || total > runningMax {
+		return
+	}
+	row.Granted = withTotal(row.Granted, peer, total)
+	d.rights(TypeGrant, i, &row, peer, total)
 }
 
 func (d *Draft) rights(t Type, i uint32, row *Row, peer string, total int64) {

@@ -15,6 +15,7 @@ type News struct {
 	Shard int
 	Epoch uint64 // of the owner: its messages are numbered from 1
 	N     uint64
+	Part  uint64 // of the messages that together go up to the same To, from 0
 	Prev  uint64 // what the message before went up to
 	To    uint64 // every change up to here has been told with this one; Prev where more follows
 	Rows  []PeerRow
@@ -32,6 +33,7 @@ func (n *News) AppendHead(b []byte, rows int) []byte {
 	w.uint(uint64(n.Shard))
 	w.uint(n.Epoch)
 	w.uint(n.N)
+	w.uint(n.Part)
 	w.uint(n.Prev)
 	w.uint(n.To)
 	w.uint(uint64(rows))
@@ -51,7 +53,7 @@ func DecodeNews(region string, b []byte) (News, error) {
 	if f := r.byte(); f != newsFormat && r.err == nil {
 		return News{}, fmt.Errorf("news of format %d, this version reads %d", f, newsFormat)
 	}
-	n := News{Shard: int(r.index(shardsMax)), Epoch: r.uint(), N: r.uint(), Prev: r.uint(), To: r.uint()}
+	n := News{Shard: int(r.index(shardsMax)), Epoch: r.uint(), N: r.uint(), Part: r.uint(), Prev: r.uint(), To: r.uint()}
 	n.Rows = make([]PeerRow, r.count(newsRowsMin))
 	for i := range n.Rows {
 		it := r.storedItem()

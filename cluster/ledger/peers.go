@@ -26,6 +26,7 @@ type peerPart struct {
 	free      int64 // of its share
 	low       int64 // negative: never set
 	granted   int64 // rights given to this region, running total
+	accepted  int64 // rights taken from this region, running total
 	updatedAt protocol.Time
 }
 
@@ -67,6 +68,9 @@ func (s *State) Learn(r *PeerRow) (id protocol.ItemID, changed bool, err error) 
 	if r.Region == s.region || r.Row.Version == 0 {
 		return 0, false, fmt.Errorf("row of %.80q at %.80q of region %s, version %d, is no other region's", r.Key.SKU, r.Key.Location, r.Region, r.Row.Version)
 	}
+	if !r.Row.credible() {
+		return 0, false, fmt.Errorf("row of %.80q at %.80q of region %s holds totals that can't be", r.Key.SKU, r.Key.Location, r.Region)
+	}
 	if err := checkKey(r.Key); err != nil {
 		return 0, false, fmt.Errorf("row of %.80q at %.80q of region %s: %w", r.Key.SKU, r.Key.Location, r.Region, err)
 	}
@@ -87,11 +91,25 @@ func (s *State) Learn(r *PeerRow) (id protocol.ItemID, changed bool, err error) 
 	return id, true, nil
 }
 
+// credible tells whether a row's figures are within what a ledger keeps to.
+func (r *Row) credible() bool {
+	ok := r.totalsFit() && r.OnHand() >= -2*protocol.QuantityMax
+	for _, n := range [...]int64{r.Received, r.Removed, r.Sold, r.Held, r.Safety, r.Backorder} {
+		ok = ok && n >= 0
+	}
+	for _, totals := range [...]map[string]int64{r.Granted, r.Accepted} {
+		for _, n := range totals {
+			ok = ok && n >= 0 && n <= runningMax
+		}
+	}
+	return ok && r.Safety <= protocol.QuantityMax && r.Backorder <= protocol.QuantityMax
+}
+
 // part is what region to keeps of another region's row.
 func (r *Row) part(to string) peerPart {
 	return peerPart{
 		seq: r.Last.Seq, version: r.Version, onHand: r.OnHand(), held: r.Held, open: r.open(), free: r.Free(),
-		low: r.Low, granted: r.Granted[to], updatedAt: r.UpdatedAt,
+		low: r.Low, granted: r.Granted[to], accepted: r.Accepted[to], updatedAt: r.UpdatedAt,
 	}
 }
 
@@ -148,10 +166,11 @@ func (s *State) share(name string) string {
 	return name
 }
 
-// owe notes whether rights that another region gave are still to be taken.
+// owe notes whether rights that another region gave are still to be taken, or rights that
+// it took are not known to have been given, as after this one came back from a backup.
 func (s *State) owe(id protocol.ItemID, it *item) {
 	for i := range it.parts {
-		if p := &it.parts[i]; p.granted > it.row.Accepted[p.region] {
+		if p := &it.parts[i]; p.granted > it.row.Accepted[p.region] || p.accepted > it.row.Granted[p.region] {
 			s.owed[id] = struct{}{}
 			return
 		}
@@ -171,7 +190,9 @@ func (d *Draft) AcceptOwed(limit int) (keys []protocol.ItemKey) {
 		}
 		it := &d.state.items[id]
 		for i := range it.parts {
-			d.Accept(it.key, it.parts[i].region, it.parts[i].granted)
+			p := &it.parts[i]
+			d.Accept(it.key, p.region, p.granted)
+			d.concede(it.key, p.region, p.accepted)
 		}
 		keys = append(keys, it.key)
 	}
