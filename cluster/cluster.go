@@ -286,7 +286,7 @@ func (c *Cluster) Mesh() protocol.Mesh {
 		Name: c.config.Region, State: "serving", HeardAt: protocol.TimeOf(c.config.Clock()), Nodes: nodes,
 	}}
 	if c.mesh != nil {
-		regions = append(regions, c.mesh.regions()...)
+		regions = append(regions, c.mesh.described()...)
 	}
 	return protocol.Mesh{Region: c.config.Region, Node: c.config.Node, Regions: regions}
 }

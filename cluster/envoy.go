@@ -158,7 +158,11 @@ func (m *mesh) answered(from, _ string, data []byte) {
 	e := p.envoy
 	e.mu.Lock()
 	delivery, err := e.sender.Answer(data, m.config.elapsed())
-	if err == nil && delivery.NotOwner {
+	if delivery.Restarted { // batches behind the one that was not taken may have been
+		e.doubt = m.config.elapsed() + int64(m.config.Patience)
+	}
+	if delivery.NotOwner {
+		p.leaves(e.node)
 		e.node = p.anyNode(e.node)
 	}
 	if len(delivery.Calls) > 0 {
@@ -187,8 +191,12 @@ func (c *Cluster) showFirst(call *protocol.Call, done func()) {
 		done()
 		return
 	}
-	for i := range call.Result.Items {
-		it := &call.Result.Items[i]
+	c.showItems(call.Result.Items, c.config.elapsed()+int64(protocol.AtLeastWaitMS*time.Millisecond), done)
+}
+
+func (c *Cluster) showItems(items []protocol.Item, until int64, done func()) {
+	for i := range items {
+		it := &items[i]
 		s := c.shardOf(it.SKU)
 		want, err := protocol.ParseVector(it.Version)
 		if err != nil || s.replica.shows(protocol.ItemKey{SKU: it.SKU, Location: it.Location}, want) {
@@ -196,17 +204,17 @@ func (c *Cluster) showFirst(call *protocol.Call, done func()) {
 		}
 		s.replica.answerGet(&protocol.Call{
 			Command: protocol.Command{Op: protocol.OpGet, SKUs: []string{it.SKU}, Locations: []string{it.Location}, AtLeast: it.Version},
-			Done:    func(*protocol.Call) { c.showRest(call, i+1, done) },
+			Done: func(*protocol.Call) {
+				if c.config.elapsed() >= until {
+					done()
+				} else {
+					c.showItems(items[i+1:], until, done)
+				}
+			},
 		})
 		return
 	}
 	done()
-}
-
-// showRest is showFirst for the items after the first that had to be waited for.
-func (c *Cluster) showRest(call *protocol.Call, from int, done func()) {
-	rest := &protocol.Call{Result: protocol.Result{Items: call.Result.Items[from:]}}
-	c.showFirst(rest, done)
 }
 
 // attendance is a batch of another region's clients' commands, being done here.
@@ -245,10 +253,10 @@ func (m *mesh) attend(from, _ string, data []byte) {
 	sender.Write([]byte(in.From))
 	good := make([]*protocol.Call, 0, len(in.Calls))
 	for _, c := range in.Calls {
-		if c.Session != 0 {
-			c.Sender = sender.Sum64() ^ c.Session
+		if c.Session != 0 { // not one of this node's
+			c.Session ^= sender.Sum64()
 		}
-		c.Session, c.Relayed, c.Done = 0, false, a.done
+		c.Relayed, c.Done = false, a.done
 		if err := checkForeign(&c.Command); err != nil {
 			c.Fail(err)
 			continue
@@ -299,9 +307,14 @@ func (a *attendance) reply(data []byte) {
 // does.
 func (c *Cluster) abroad(call *protocol.Call) (*peer, *protocol.Error) {
 	cmd := &call.Command
-	named := cmd.Home
-	if cmd.Region != "" {
+	named := ""
+	switch {
+	case cmd.Op == protocol.OpHistory:
 		named = cmd.Region
+	case cmd.Op == protocol.OpOutcome || cmd.Op.IsWrite():
+		named = cmd.Home
+	case cmd.Op != protocol.OpReservation:
+		return nil, nil
 	}
 	if cmd.Reservation != "" && c.mesh != nil {
 		home, _, _ := strings.Cut(cmd.Reservation, ".")
@@ -339,6 +352,9 @@ func (c *Cluster) leaves(call *protocol.Call) bool {
 	case cmd.Op == protocol.OpHistory:
 		p.inquire(call)
 	default:
+		if cmd.Op.IsWrite() {
+			c.mesh.sent.Add(cmd.Key, p.name)
+		}
 		p.envoy.put(call)
 	}
 	return true

@@ -172,9 +172,12 @@ func (p *peer) followed(n *ledger.News) {
 func (p *peer) join(component string) {
 	p.mu.Lock()
 	c := p.chains[component]
-	reaches := c != nil && c.n > 0 && p.marksSeen.Get(component) >= c.from
+	var to uint64
+	if c != nil && c.n > 0 && p.marksSeen.Get(component) >= c.from {
+		to = c.to
+	}
 	p.mu.Unlock()
-	if reaches && p.mark(component, c.to) {
-		p.mesh.marked(component, c.to)
+	if to > 0 && p.mark(component, to) {
+		p.mesh.marked(component, to)
 	}
 }

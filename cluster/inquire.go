@@ -16,6 +16,7 @@ type inquiries struct {
 
 type inquiry struct {
 	call  *protocol.Call
+	of    string // the region asked
 	timer *time.Timer
 }
 
@@ -49,8 +50,8 @@ func (p *peer) inquire(call *protocol.Call) {
 	}
 	q.last++
 	id := q.last
-	q.open[id] = &inquiry{call: call, timer: time.AfterFunc(m.config.Patience, func() {
-		if in := q.take(id); in != nil {
+	q.open[id] = &inquiry{call: call, of: p.name, timer: time.AfterFunc(m.config.Patience, func() {
+		if in := q.take(id, p.name); in != nil {
 			in.call.Fail(p.envoy.unreachable())
 		}
 	})}
@@ -58,10 +59,14 @@ func (p *peer) inquire(call *protocol.Call) {
 	p.send("inquiries."+node, protocol.AppendJSON(nil, inquiryMessage{ID: id, Node: m.config.Node, Command: call.Command}))
 }
 
-func (q *inquiries) take(id uint64) *inquiry {
+// take ends an inquiry; nil where that region was not asked, or it has ended.
+func (q *inquiries) take(id uint64, of string) *inquiry {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	in := q.open[id]
+	if in == nil || in.of != of {
+		return nil
+	}
 	delete(q.open, id)
 	return in
 }
@@ -101,7 +106,7 @@ func (m *mesh) testified(from, _ string, data []byte) {
 		m.logger.Error("an answer of another region can't be read", "region", from, "error", err)
 		return
 	}
-	in := m.tasks.take(t.ID)
+	in := m.tasks.take(t.ID, from)
 	if in == nil {
 		return // too late
 	}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/stockmesh/stockmesh/cluster/bus"
 	"github.com/stockmesh/stockmesh/cluster/gossip"
 	"github.com/stockmesh/stockmesh/cluster/ledger"
@@ -34,8 +35,12 @@ type mesh struct {
 	stops  []func() // of subscriptions
 	tasks  inquiries
 
+	sent *lru.Cache[string, string] // keys of writes that went to another region
+
 	dropMu  sync.Mutex
 	dropped map[string]bool // removed regions of which nothing is left here
+
+	sorted atomic.Pointer[[]string] // names of the peers
 
 	mu       sync.Mutex
 	receiver *relay.Receiver // of other regions' commands
@@ -56,7 +61,9 @@ const (
 	cutOffAfter   = 2 * time.Second
 	meshTellEvery = 500 * time.Millisecond // between two looks whether there is news to tell
 	removedEvery  = 3 * time.Second        // between two looks who was removed
-	viewWait      = 10 * time.Second       // for other regions' rows when a node starts
+	peersMax      = 15                     // other regions of a mesh
+
+	viewWait = 10 * time.Second // for other regions' rows when a node starts
 )
 
 // Subjects of what regions tell each other.
@@ -66,13 +73,20 @@ const (
 )
 
 func newMesh(c *Cluster) *mesh {
-	return &mesh{
+	m := &mesh{
 		news: make(chan struct{}, 1),
 		c:    c, config: &c.config, logger: c.logger.With("part", "mesh"),
 		receiver: relay.NewReceiver(), dropped: make(map[string]bool),
 		peers: make(map[string]*peer), removed: make(map[string]bool), watchers: make(map[*markWatcher]struct{}),
 	}
+	m.sent, _ = lru.New[string, string](sentMax) // fails for a size below 1 only
+	m.sort()
+	return m
 }
+
+// sentMax is how many keys of writes that went to another region are remembered, so that
+// their outcome is asked for there.
+const sentMax = 1 << 14
 
 // busMesh is how the engine links to other regions.
 func (c *Cluster) busMesh() *bus.Mesh {
@@ -104,7 +118,8 @@ func (m *mesh) open(ctx context.Context) error {
 	if err := m.joinWAN(); err != nil {
 		return err
 	}
-	if err := m.lookRemoved(ctx, slices.Sorted(maps.Keys(m.c.dir.Peers))); err != nil {
+	names := slices.Sorted(maps.Keys(m.c.dir.Peers))
+	if err := m.c.patiently(ctx, func() error { return m.lookRemoved(ctx, names) }); err != nil {
 		return err
 	}
 	m.begun.Store(true)
@@ -163,15 +178,12 @@ func (m *mesh) link() string {
 // run keeps other regions told of this node, and this node linked to them, until ctx
 // ends.
 func (m *mesh) run(ctx context.Context) {
-	beat, tell, look := time.NewTicker(meshBeatEvery), time.NewTicker(meshTellEvery), time.NewTicker(removedEvery)
-	defer beat.Stop()
+	tell, look := time.NewTicker(meshTellEvery), time.NewTicker(removedEvery)
 	defer tell.Stop()
 	defer look.Stop()
 	m.discover()
 	for {
 		select {
-		case <-beat.C:
-			m.beat()
 		case <-tell.C:
 			m.tell()
 		case <-m.news:
@@ -180,6 +192,20 @@ func (m *mesh) run(ctx context.Context) {
 			if err := m.lookRemoved(ctx, m.names()); err != nil && ctx.Err() == nil {
 				m.logger.Debug("not known which regions were removed", "error", err)
 			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// runBeats gives signs of life until ctx ends; nothing else may keep them waiting.
+func (m *mesh) runBeats(ctx context.Context) {
+	beat := time.NewTicker(meshBeatEvery)
+	defer beat.Stop()
+	for {
+		select {
+		case <-beat.C:
+			m.beat()
 		case <-ctx.Done():
 			return
 		}
@@ -210,8 +236,11 @@ func (m *mesh) discover() {
 		if member.Region == m.config.Region || member.Region == "" {
 			continue
 		}
-		if addr := member.LinkFor(m.config.Region); member.Alive && addr != "" {
+		// One that failed may come back: a list that changes costs the links that stand.
+		if addr := member.LinkFor(m.config.Region); addr != "" {
 			links[member.Region] = append(links[member.Region], addr)
+		}
+		if member.Alive {
 			wan = append(wan, member.Addr)
 		}
 	}
@@ -235,10 +264,16 @@ func (m *mesh) meet(region string, addrs []string) {
 		return
 	}
 	p := m.peers[region]
+	if p == nil && len(m.peers) >= peersMax {
+		m.mu.Unlock()
+		m.logger.Error("more regions than a mesh can have", "region", region, "max", peersMax+1)
+		return
+	}
 	if p == nil {
 		p = newPeer(m, region)
 		_, p.known = m.known[region]
 		m.peers[region] = p
+		m.sort()
 		m.c.running.Go(func() { p.run(p.ctx) })
 		m.logger.Info("another region was found", "region", region, "links", strings.Join(addrs, ","))
 	}
@@ -248,6 +283,11 @@ func (m *mesh) meet(region string, addrs []string) {
 	if err := m.c.bus.Link(bus.Peer{Region: region, Addrs: addrs, Dial: m.config.Region < region}); err != nil {
 		m.logger.Error("no link to another region", "region", region, "error", err)
 	}
+}
+
+// sort keeps the names at hand for the owner; mu is held.
+func (m *mesh) sort() {
+	m.sorted.Store(new(slices.Sorted(maps.Keys(m.peers))))
 }
 
 func (m *mesh) addresses() map[string][]string {
@@ -295,6 +335,9 @@ func (m *mesh) names() (list []string) {
 	return list
 }
 
+// regions implements exchange.
+func (m *mesh) regions() []string { return *m.sorted.Load() }
+
 // beatMessage is an owner's sign of life to other regions.
 type beatMessage struct {
 	Shard int      `json:"shard"`
@@ -307,7 +350,7 @@ func (m *mesh) beat() {
 	peers := m.all()
 	var hears []string
 	for _, p := range peers {
-		if m.reachable(p.name) {
+		if p.silence() < reachableFor {
 			hears = append(hears, p.name)
 		}
 	}
@@ -342,7 +385,16 @@ func (m *mesh) heardBeat(from, _ string, data []byte) {
 // reachable implements exchange.
 func (m *mesh) reachable(region string) bool {
 	p := m.peer(region)
-	return p != nil && p.silence() < reachableFor
+	return p != nil && p.silence() < reachableFor && p.hearsThis()
+}
+
+// reached is how far a log of another region goes, as far as is known.
+func (m *mesh) reached(component string) uint64 {
+	region, _, _ := strings.Cut(component, ".")
+	if p := m.peer(region); p != nil {
+		return p.reached(component)
+	}
+	return 0
 }
 
 // deal implements exchange.
@@ -483,6 +535,7 @@ func (m *mesh) setRemoved(ctx context.Context, name string, gone bool) {
 	} else {
 		m.removed[name] = true
 		delete(m.peers, name)
+		m.sort()
 	}
 	m.mu.Unlock()
 	switch {
@@ -493,10 +546,7 @@ func (m *mesh) setRemoved(ctx context.Context, name string, gone bool) {
 		m.look()
 	case gone && p != nil:
 		p.end()
-		<-p.ended // what it still had to show is shown
-		for _, s := range m.c.shards {
-			s.learn(name, true, nil)
-		}
+		p.forget(true)
 		m.logger.Info("a region was removed; its stock is no longer counted", "region", name)
 	}
 	if gone {

@@ -11,8 +11,8 @@ import (
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
-// regions describes the other regions.
-func (m *mesh) regions() (list []protocol.MeshRegion) {
+// described is the other regions as others are told of them.
+func (m *mesh) described() (list []protocol.MeshRegion) {
 	nodes := make(map[string][]protocol.MeshNode)
 	for _, member := range m.gossip.Members() {
 		nodes[member.Region] = append(nodes[member.Region], meshNode(member))

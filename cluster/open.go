@@ -206,7 +206,7 @@ func (c *Cluster) openShard(ctx context.Context, n int, create bool) error {
 	if c.mesh != nil {
 		s.owner.trade = newTrader(&c.config, s.replica.state, c.mesh)
 		s.owner.trade.frozen = func() bool { return c.readOnly.Load() != nil }
-		s.tellAll = c.mesh.tellAll
+		s.tellAll, s.reached = c.mesh.tellAll, c.mesh.reached
 		s.owner.onRefusal = c.mesh.rights.refusal
 		s.desk.showFirst = c.showFirst
 	}
@@ -237,7 +237,7 @@ func (c *Cluster) found(ctx context.Context, create bool, open func() error) err
 func (c *Cluster) patiently(ctx context.Context, do func() error) error {
 	for {
 		err := do()
-		passes := errors.Is(err, bus.ErrNoLeader) || errors.Is(err, bus.ErrUnknown) || errors.Is(err, context.DeadlineExceeded)
+		passes := errors.Is(err, bus.ErrNoLeader) || errors.Is(err, bus.ErrUnknown) || errors.Is(err, bus.ErrBusy) || errors.Is(err, context.DeadlineExceeded)
 		if !passes || !c.config.clustered() || ctx.Err() != nil {
 			return err
 		}
@@ -303,6 +303,7 @@ func (c *Cluster) openMesh(ctx context.Context) error {
 		c.region.wan.Store(new(c.mesh.gossip.Addr()))
 	}
 	c.running.Go(func() { c.mesh.run(c.ctx) })
+	c.running.Go(func() { c.mesh.runBeats(c.ctx) })
 	return nil
 }
 

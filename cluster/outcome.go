@@ -7,7 +7,9 @@ import (
 )
 
 // A command about another region's reservation was done there, under its key, though its
-// client sent it here. So a key that this region does not know may be known elsewhere.
+// client sent it here. So a key that this region does not know may be known elsewhere:
+// where this node knows that it sent it, that region's word counts; else those that can
+// be reached are asked.
 
 // askAround makes an outcome that is unknown here be asked for in the other regions that
 // can be reached.
@@ -29,6 +31,16 @@ func (c *Cluster) askAround(calls []*protocol.Call) {
 }
 
 func (c *Cluster) askPeers(call *protocol.Call) {
+	if region, ok := c.mesh.sent.Get(call.Command.Key); ok {
+		if p := c.mesh.peer(region); p != nil {
+			ask := protocol.Command{Op: protocol.OpOutcome, Key: call.Command.Key, Home: region}
+			p.envoy.put(&protocol.Call{Command: ask, Due: call.Due, Subject: call.Subject, Done: func(part *protocol.Call) {
+				call.Result, call.Err = part.Result, part.Err
+				call.Done(call)
+			}})
+			return
+		}
+	}
 	var peers []*peer
 	for _, p := range c.mesh.all() {
 		if c.mesh.reachable(p.name) {

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,6 +108,9 @@ func (o *owner) resign() {
 // lost. It returns the calls it took and neither decided nor answered, in order;
 // those it never took are still in the queue.
 func (o *owner) run(ctx context.Context) (left []*protocol.Call, err error) {
+	if o.trade != nil {
+		o.queue.signal() // rights may be waiting to be taken
+	}
 	left, err = o.loop(ctx)
 	if o.trade != nil {
 		left = append(o.trade.abandon(), left...) // those of a failed round are among left
@@ -218,7 +220,7 @@ func (o *owner) unanswered() []*protocol.Call {
 		return o.current
 	}
 	calls := append(o.trade.abandon(), o.current...)
-	slices.SortFunc(calls, func(a, b *protocol.Call) int { return cmp.Compare(a.Turn, b.Turn) })
+	slices.SortFunc(calls, byTurn)
 	return calls
 }
 

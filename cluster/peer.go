@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,9 @@ type peer struct {
 	mirror atomic.Pointer[bus.Mirror]
 	addrs  []string // of its links; the mesh's lock
 	known  bool     // its rows may have been mirrored before
+
+	showMu sync.Mutex
+	gone   bool // the region was removed: nothing of it is shown any more
 
 	mu          sync.Mutex
 	marksSeen   protocol.Vector       // its rows were shown up to here
@@ -92,9 +96,7 @@ func (p *peer) run(ctx context.Context) {
 // awaitLink waits until there is a way to a region that is new: a mirror that is set up
 // before that stands still for seconds.
 func (p *peer) awaitLink(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, viewWait)
-	defer cancel()
-	for p.mesh.c.bus.Links()[p.name].Connected == 0 && pause(ctx, 5*time.Millisecond) == nil {
+	for p.mesh.c.bus.Links()[p.name].Connected == 0 && pause(ctx, 20*time.Millisecond) == nil {
 	}
 }
 
@@ -140,6 +142,11 @@ func (p *peer) row(value []byte) (ledger.PeerRow, error) {
 
 // show gives rows to the shards that hold their items here.
 func (p *peer) show(rows []ledger.PeerRow) {
+	p.showMu.Lock()
+	defer p.showMu.Unlock()
+	if p.gone {
+		return
+	}
 	shards := p.mesh.c.shards
 	if len(shards) == 1 {
 		if len(rows) > 0 {
@@ -174,13 +181,11 @@ func (p *peer) note(tokens []string, value []byte) {
 		p.mu.Unlock()
 		if other {
 			p.logger.Warn("the region was created anew: what was known of it is forgotten")
-			for _, s := range p.mesh.c.shards {
-				s.learn(p.name, true, nil)
-			}
+			p.forget(false)
 		}
 	case "watermark":
 		var w watermark
-		if err := protocol.UnmarshalJSON(value, &w); err != nil || w.Region != p.name {
+		if err := protocol.UnmarshalJSON(value, &w); err != nil || w.Region != p.name || strconv.Itoa(w.Shard) != tokens[2] || !shardPossible(w.Shard) {
 			p.logger.Error("a watermark can't be read", "error", err)
 			return
 		}
@@ -189,6 +194,17 @@ func (p *peer) note(tokens []string, value []byte) {
 			p.mesh.marked(component, w.Seq)
 			p.join(component)
 		}
+	}
+}
+
+// forget takes back everything that was shown, and shows nothing more where the region is
+// gone.
+func (p *peer) forget(gone bool) {
+	p.showMu.Lock()
+	defer p.showMu.Unlock()
+	p.gone = gone
+	for _, s := range p.mesh.c.shards {
+		s.learn(p.name, true, nil)
 	}
 }
 
@@ -218,15 +234,46 @@ func (p *peer) marks() protocol.Vector {
 func (p *peer) heardBeat(b *beatMessage) {
 	now := p.mesh.config.elapsed()
 	p.heard.Store(now)
+	if !shardPossible(b.Shard) || protocol.CheckRegion("node", b.Node) != nil {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.nodes[b.Node] = now
+	if _, known := p.nodes[b.Node]; known || len(p.nodes) < peerNodesMax {
+		p.nodes[b.Node] = now
+	}
 	p.hearsUs = slices.Contains(b.Hears, p.mesh.config.Region)
 	component := ledger.Component(p.name, b.Shard)
 	places := p.behind[component]
 	if b.Seq > p.marksSeen.Get(component) && (len(places) == 0 || places[len(places)-1].seq < b.Seq) && len(places) < placesMax {
 		p.behind[component] = append(places, logPlace{b.Seq, now})
 	}
+}
+
+// shardPossible tells whether a region can have a shard of that number.
+func shardPossible(n int) bool { return n >= 0 && n < ShardsMax }
+
+// peerNodesMax bounds what a region can make others remember.
+const peerNodesMax = 64
+
+// leaves notes that a node does no more for others, until it gives a sign of life.
+func (p *peer) leaves(node string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, known := p.nodes[node]; known {
+		p.nodes[node] = p.mesh.config.elapsed() - int64(reachableFor) - 1
+	}
+}
+
+// reached is how far a log of the region goes, as far as is known.
+func (p *peer) reached(component string) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.marksSeen.Get(component)
+	if places := p.behind[component]; len(places) > 0 {
+		n = max(n, places[len(places)-1].seq)
+	}
+	return n
 }
 
 // silence is how long the region has said nothing.
@@ -273,6 +320,13 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// hearsThis tells whether the region said lately that it hears of this one.
+func (p *peer) hearsThis() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hearsUs
 }
 
 // hears tells whether a node of the region was heard of lately.

@@ -64,7 +64,7 @@ func (r *replica) learn(region string, forget bool, rows []ledger.PeerRow, bad f
 			changes.Items = append(changes.Items, id)
 		}
 	}
-	changes.Cursor = protocol.Vector{{Region: r.state.Region(), N: r.state.Seq()}}
+	changes.Cursor = protocol.Vector{{Region: r.state.Region()}} // of the own log it tells nothing
 	owed = r.state.Owed()
 	r.mu.Unlock()
 	if len(changes.Items) == 0 {

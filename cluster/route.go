@@ -261,6 +261,13 @@ func (s *shard) query(q *protocol.Query) *protocol.Query {
 	}
 	own := *q
 	own.Since = q.Since.With(s.config.Region, since)
+	if s.reached != nil {
+		for i, c := range own.Since {
+			if c.Region != s.config.Region && c.N > s.reached(c.Region) {
+				own.Since[i].N = 0 // of a log that is not this one, as after the region was made anew
+			}
+		}
+	}
 	return &own
 }
 
@@ -290,8 +297,10 @@ func (c *Cluster) watchAll(fn func(*protocol.Changes)) (stop func()) {
 		stops = append(stops, c.mesh.watch(func(component string, n uint64) {
 			mu.Lock()
 			defer mu.Unlock()
-			cursor = cursor.With(component, n)
-			fn(&protocol.Changes{Cursor: cursor})
+			if n > cursor.Get(component) {
+				cursor = cursor.With(component, n)
+				fn(&protocol.Changes{Cursor: cursor})
+			}
 		}))
 	}
 	return func() {

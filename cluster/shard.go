@@ -33,10 +33,11 @@ type shard struct {
 	follow  *follower
 	snaps   *snapshotter
 	history *historian
-	herald  atomic.Pointer[herald]  // of the present or last term
-	tellAll func(news []byte)       // tells other regions; nil where there are none
-	flusher atomic.Pointer[flusher] // of the present term; nil elsewhere
-	marked  atomic.Uint64           // epoch of the present term, for signs of life
+	herald  atomic.Pointer[herald]        // of the present or last term
+	reached func(component string) uint64 // how far another region's log goes; nil where there are none
+	tellAll func(news []byte)             // tells other regions; nil where there are none
+	flusher atomic.Pointer[flusher]       // of the present term; nil elsewhere
+	marked  atomic.Uint64                 // epoch of the present term, for signs of life
 
 	handOver atomic.Bool // this node is about to stop: others shall decide
 	behind   sync.WaitGroup

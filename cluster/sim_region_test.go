@@ -405,6 +405,16 @@ func (n *simNode) shown(from int, rows []ledger.PeerRow) {
 // simExchange is how a node's trader reaches the others.
 type simExchange struct{ *simNode }
 
+func (x simExchange) regions() (names []string) {
+	for _, r := range x.region.world.regions {
+		if r != x.region {
+			names = append(names, r.name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 func (x simExchange) reachable(region string) bool {
 	w := x.region.world
 	return w.now-w.ways[w.indexOf(region)][x.region.index].heard < simHeardFor

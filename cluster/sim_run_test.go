@@ -65,6 +65,9 @@ func (w *simWorld) heal() {
 		r.restart(false)
 		r.offset = max(r.offset, 0)
 		r.current.faults, r.current.trap = nil, simNoTrap
+		if r.current.replica.seq() < uint64(len(r.log)) {
+			r.endTerm(r.current, nil) // somebody who crashed since wrote after it; now it hears of that
+		}
 	}
 	w.pass(time.Millisecond)
 }

@@ -14,6 +14,8 @@ import (
 // exchange is how a shard's owner reaches other regions' owners. Messages may get lost,
 // come late or twice: rights are told as running totals.
 type exchange interface {
+	// regions lists the other regions, in order.
+	regions() []string
 	// reachable tells whether a region was heard of lately.
 	reachable(region string) bool
 	// deal sends a message about rights to the owners of another region's shards.
@@ -96,6 +98,7 @@ type lot struct {
 	key     protocol.ItemKey
 	calls   []waitingCall
 	tried   uint64 // version of the row when they were tried last
+	lookAt  int64  // when to see whether an ask got lost
 	stirred bool   // another region has answered since
 }
 
@@ -152,12 +155,19 @@ func (t *trader) hasMail() bool {
 	return len(t.inbox) > 0
 }
 
-// peersOf is what other regions have of an item. It is valid until the next call.
+// peersOf is what other regions have of an item: nothing, where no row of theirs is known
+// yet, which may be wrong. It is valid until the next call.
 func (t *trader) peersOf(key protocol.ItemKey) []rights.Peer {
 	t.holding = t.state.Holdings(t.holding[:0], key)
 	t.peers = t.peers[:0]
-	for _, h := range t.holding {
-		t.peers = append(t.peers, rights.Peer{Region: h.Region, Free: h.Free, Reachable: t.out.reachable(h.Region)})
+	for _, region := range t.out.regions() {
+		p := rights.Peer{Region: region, Reachable: t.out.reachable(region)}
+		for _, h := range t.holding {
+			if h.Region == region {
+				p.Free = h.Free
+			}
+		}
+		t.peers = append(t.peers, p)
 	}
 	return t.peers
 }

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"cmp"
 	"slices"
+	"time"
 
 	"github.com/stockmesh/stockmesh/cluster/ledger"
 	"github.com/stockmesh/stockmesh/cluster/rights"
@@ -44,8 +46,8 @@ type request struct {
 
 func (t *trader) answered(d *ledger.Draft, from string, a rightsAnswer, now int64) {
 	key := protocol.ItemKey{SKU: a.SKU, Location: a.Location}
-	if _, exists := t.state.ID(key); !exists {
-		return // nothing was asked for
+	if ledger.CheckKey(key) != nil {
+		return
 	}
 	if a.Total > 0 {
 		d.Accept(key, from, a.Total)
@@ -68,11 +70,11 @@ func (t *trader) stir(key protocol.ItemKey) {
 // that go on waiting keep their order.
 func (t *trader) retry(d *ledger.Draft, now int64, decide func(waitingCall)) {
 	for _, l := range slices.Clone(t.order) {
-		if !t.closing && !l.stirred && d.Row(l.key).Version == l.tried && !l.overdue(now) {
+		if !t.closing && !l.stirred && d.Row(l.key).Version == l.tried && !l.overdue(now) && now < l.lookAt {
 			continue
 		}
 		calls := l.calls
-		l.calls, l.stirred = nil, false
+		l.calls, l.stirred, l.lookAt = nil, false, now+int64(lotLook)
 		for _, w := range calls {
 			t.release(l, w.call)
 			decide(w)
@@ -84,6 +86,9 @@ func (t *trader) retry(d *ledger.Draft, now int64, decide func(waitingCall)) {
 	}
 }
 
+// lotLook is the time between two looks whether an ask of a lot got lost.
+const lotLook = 100 * time.Millisecond
+
 func (l *lot) overdue(now int64) bool {
 	return slices.ContainsFunc(l.calls, func(w waitingCall) bool { return w.until <= now })
 }
@@ -91,7 +96,7 @@ func (l *lot) overdue(now int64) bool {
 // due tells whether commands that wait can be decided now.
 func (t *trader) due(now int64) bool {
 	for _, l := range t.order {
-		if l.stirred || l.overdue(now) || t.version(l.key) != l.tried {
+		if l.stirred || l.overdue(now) || l.lookAt <= now || t.version(l.key) != l.tried {
 			return true
 		}
 	}
@@ -105,13 +110,15 @@ func (t *trader) version(key protocol.ItemKey) uint64 {
 	return 0
 }
 
-// next is when the first waiting command is refused, false if none waits.
+// next is when to look after commands that wait, false if none does.
 func (t *trader) next() (until int64, ok bool) {
 	for _, l := range t.order {
+		at := l.lookAt
 		for i := range l.calls {
-			if !ok || l.calls[i].until < until {
-				until, ok = l.calls[i].until, true
-			}
+			at = min(at, l.calls[i].until)
+		}
+		if !ok || at < until {
+			until, ok = at, true
 		}
 	}
 	return until, ok
@@ -217,7 +224,7 @@ func (t *trader) hopeless(lines []protocol.Shortage, now int64) bool {
 func (t *trader) lot(key protocol.ItemKey) *lot {
 	l := t.lots[key]
 	if l == nil {
-		l = &lot{key: key, tried: t.version(key)}
+		l = &lot{key: key, tried: t.version(key), lookAt: t.config.elapsed() + int64(lotLook)}
 		t.lots[key] = l
 		t.order = append(t.order, l)
 	}
@@ -289,8 +296,11 @@ func (t *trader) abandon() (calls []*protocol.Call) {
 		}
 	}
 	t.empty()
+	slices.SortFunc(calls, byTurn)
 	return calls
 }
+
+func byTurn(a, b *protocol.Call) int { return cmp.Compare(a.Turn, b.Turn) }
 
 // takeDue removes waiting calls that must be answered by now, whatever becomes of the
 // round.

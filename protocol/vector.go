@@ -92,6 +92,18 @@ func (v Vector) AtLeast(w Vector) bool {
 	return true
 }
 
+// Reaches reports whether a node with the cursor have has what a client with the cursor
+// seen was shown elsewhere. Logs that the node knows nothing of don't count: their region
+// may be gone.
+func Reaches(have, seen Vector) bool {
+	for _, c := range seen {
+		if n := have.Get(c.Region); n > 0 && n < c.N {
+			return false
+		}
+	}
+	return true
+}
+
 // With returns v with the region's component set to n; v is left as it was.
 func (v Vector) With(region string, n uint64) Vector {
 	i, found := slices.BinarySearchFunc(v, region, func(c Component, r string) int {

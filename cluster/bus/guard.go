@@ -85,6 +85,9 @@ func (a *answerer) later(m *mesh, region string, p ping) {
 	})
 }
 
+// originsMax bounds what other regions can make this one remember.
+const originsMax = 64
+
 type originState struct {
 	mu   sync.Mutex
 	at   time.Time
@@ -108,13 +111,13 @@ func (m *mesh) answerPings() error {
 	}
 	_, err = m.bus.Receive(subjectPong+m.bus.srv.ID(), func(from, _ string, data []byte) {
 		var p pong
-		if json.Unmarshal(data, &p) != nil {
+		if json.Unmarshal(data, &p) != nil || nameValid(p.Bucket) != nil {
 			return
 		}
 		p.At = time.Now()
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if peer := m.peers[from]; peer != nil {
+		if peer := m.peers[from]; peer != nil && (peer.states[p.Bucket] != nil || len(peer.states) < originsMax) {
 			peer.states[p.Bucket] = &p
 		}
 	})
@@ -123,12 +126,16 @@ func (m *mesh) answerPings() error {
 
 func (a *answerer) to(m *mesh, region string, p ping) {
 	a.mu.Lock()
-	s := a.state[p.Bucket]
-	if s == nil {
+	name := p.Bucket + " " + p.Key // another key is another question
+	s := a.state[name]
+	if s == nil && len(a.state) < originsMax {
 		s = &originState{}
-		a.state[p.Bucket] = s
+		a.state[name] = s
 	}
 	a.mu.Unlock()
+	if s == nil {
+		return // that many are not asked for in earnest
+	}
 	answer, err := s.get(m.ctx, a.bus, p)
 	if err != nil {
 		return // another server may know

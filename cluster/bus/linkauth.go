@@ -118,7 +118,7 @@ func crossing(from, to string, buckets []string) []string {
 // denied is what this side, where it dials, lets in from nobody, whatever allow-list
 // the other side sends.
 func (m *mesh) denied() []string {
-	return []string{"$JS.API.>", "$JS." + m.config.Region + ".API.>", "$KV.>", "$O.>", "$SYS.>", "log.>"}
+	return []string{"$JS.API.>", "$JS." + m.config.Region + ".API.>", "$KV.>", "$O.>", "$SYS.>", "log.>", "shard.>", "_INBOX.>"}
 }
 
 // accounts lets the in-process connections choose their account: that for the

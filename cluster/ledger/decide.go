@@ -350,7 +350,7 @@ func (d *Draft) configure(c *protocol.Command, rec Record) (protocol.Result, *pr
 func (d *Draft) Grant(key protocol.ItemKey, peer string, n int64) int64 {
 	i := d.entry(key)
 	row := d.entries[i].row
-	n = min(n, row.Free(), runningMax-row.Granted[peer])
+	n = min(n, row.Free(), protocol.QuantityMax-row.Granted[peer])
 	if n <= 0 {
 		return 0
 	}
@@ -365,7 +365,7 @@ func (d *Draft) Grant(key protocol.ItemKey, peer string, n int64) int64 {
 func (d *Draft) Accept(key protocol.ItemKey, peer string, total int64) bool {
 	i := d.entry(key)
 	row := d.entries[i].row
-	if total <= row.Accepted[peer] || total > runningMax {
+	if total <= row.Accepted[peer] || total > protocol.QuantityMax {
 		return false
 	}
 	row.Accepted = withTotal(row.Accepted, peer, total)
@@ -378,8 +378,12 @@ func (d *Draft) Accept(key protocol.ItemKey, peer string, total int64) bool {
 func (d *Draft) concede(key protocol.ItemKey, peer string, total int64) {
 	i := d.entry(key)
 	row := d.entries[i].row
-	if total <= row.Granted[peer] || total > runningMax {
-		return
+	most := row.Received
+	for _, n := range row.Accepted {
+		most += n
+	}
+	if total <= row.Granted[peer] || total > min(most, protocol.QuantityMax) {
+		return // more than there ever was to give: nobody can have taken that
 	}
 	row.Granted = withTotal(row.Granted, peer, total)
 	d.rights(TypeGrant, i, &row, peer, total)

@@ -37,7 +37,11 @@ type keyTable struct {
 // keyPlace is where an entry begins: fingerprint (8 bytes), length, outcome.
 type keyPlace struct{ page, offset uint32 }
 
-const keyPageBytes = 1 << 20
+// Pages grow with the table, for few tables stay small and few large ones are rare.
+const (
+	keyPageBytesMin = 4 << 10
+	keyPageBytes    = 1 << 20
+)
 
 func newKeyTable() keyTable { return keyTable{index: make(map[keyHash]keyPlace)} }
 
@@ -50,7 +54,7 @@ func (t *keyTable) put(id keyHash, print uint64, outcome []byte) {
 	need := 8 + binary.MaxVarintLen32 + len(outcome)
 	last := len(t.pages) - 1
 	if last < 0 || cap(t.pages[last])-len(t.pages[last]) < need {
-		t.pages = append(t.pages, make([]byte, 0, max(keyPageBytes, need)))
+		t.pages = append(t.pages, make([]byte, 0, max(min(keyPageBytes, max(keyPageBytesMin, int(t.size))), need)))
 		last++
 		t.size += int64(cap(t.pages[last]))
 	}

@@ -71,7 +71,7 @@ func (s *State) Learn(r *PeerRow) (id protocol.ItemID, changed bool, err error) 
 	if !r.Row.credible() {
 		return 0, false, fmt.Errorf("row of %.80q at %.80q of region %s holds totals that can't be", r.Key.SKU, r.Key.Location, r.Region)
 	}
-	if err := checkKey(r.Key); err != nil {
+	if err := CheckKey(r.Key); err != nil {
 		return 0, false, fmt.Errorf("row of %.80q at %.80q of region %s: %w", r.Key.SKU, r.Key.Location, r.Region, err)
 	}
 	id = s.add(r.Key)
@@ -99,7 +99,7 @@ func (r *Row) credible() bool {
 	}
 	for _, totals := range [...]map[string]int64{r.Granted, r.Accepted} {
 		for _, n := range totals {
-			ok = ok && n >= 0 && n <= runningMax
+			ok = ok && n >= 0 && n <= protocol.QuantityMax
 		}
 	}
 	return ok && r.Safety <= protocol.QuantityMax && r.Backorder <= protocol.QuantityMax
@@ -137,7 +137,8 @@ func (s *State) Holdings(dst []Holding, key protocol.ItemKey) []Holding {
 	return dst
 }
 
-func checkKey(key protocol.ItemKey) error {
+// CheckKey says what is wrong with an item's name.
+func CheckKey(key protocol.ItemKey) error {
 	if err := protocol.CheckName("sku", key.SKU); err != nil {
 		return err
 	}

@@ -28,7 +28,18 @@ func (b *Book) Give(from string, a Ask, own Own, now int64) int64 {
 		n += b.giveExtra(it, from, a, own.spare()-n, now)
 	}
 	b.noteHunger(it, from, a, n, now)
+	b.noteGiven(it, from, n, now)
 	return n
+}
+
+// noteGiven remembers that a peer has units now, whatever it said before.
+func (b *Book) noteGiven(it *item, from string, n, now int64) {
+	if n == 0 || it == nil {
+		return
+	}
+	if t := it.find(from); t != nil {
+		t.newsAt, t.shortAt = now, never
+	}
 }
 
 func (a Ask) bounded() Ask {

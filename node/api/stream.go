@@ -134,7 +134,7 @@ func (s *stream) awaitSince(r *request) {
 	limit, look := time.NewTimer(sinceWait), time.NewTicker(20*time.Millisecond)
 	defer limit.Stop()
 	defer look.Stop()
-	for !s.api.ledger.Cursor().AtLeast(s.since) {
+	for !protocol.Reaches(s.api.ledger.Cursor(), s.since) {
 		select {
 		case <-look.C:
 		case <-limit.C:

@@ -44,7 +44,7 @@ func (h *hub) waits(c *conn, f *fill) bool {
 	if f.until == 0 {
 		f.until = h.loop.now + h.loop.config.SinceWait.Milliseconds()
 	}
-	if !cursor.AtLeast(f.since) && h.loop.now < f.until {
+	if !protocol.Reaches(cursor, f.since) && h.loop.now < f.until {
 		h.waiting[c] = struct{}{}
 		return true
 	}
