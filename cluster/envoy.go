@@ -22,6 +22,7 @@ type envoy struct {
 	closed bool
 	sender *relay.Sender
 	node   string // that is asked; "" none
+	last   string // that was asked last
 	tries  int    // restarts since the last answer
 	doubt  int64  // a call that is due by then may have been done though its answer says no
 }
@@ -113,15 +114,23 @@ func (e *envoy) send(now int64) {
 	e.fail(never, maybe)
 }
 
-// restart asks another node, or the same one again; mu is held. The one that was asked
-// before may still do what it was sent.
+// restart asks another node, or the same one again; mu is held. The same one does what it
+// is sent in order, but another that was asked before may still do it after a refusal.
 func (e *envoy) restart(node string, now int64) {
-	if e.node != "" && e.sender.Len() > 0 {
-		e.doubt = now + int64(e.peer.mesh.config.Patience)
-	}
-	e.node = node
+	e.ask(node, now)
 	e.tries++
 	e.sender.Restart()
+}
+
+// ask turns to a node; mu is held.
+func (e *envoy) ask(node string, now int64) {
+	if node != "" && node != e.last {
+		if e.last != "" && e.sender.Len() > 0 {
+			e.doubt = now + int64(e.peer.mesh.config.Patience)
+		}
+		e.last = node
+	}
+	e.node = node
 }
 
 // busy tells whether calls are unanswered.
@@ -158,12 +167,9 @@ func (m *mesh) answered(from, _ string, data []byte) {
 	e := p.envoy
 	e.mu.Lock()
 	delivery, err := e.sender.Answer(data, m.config.elapsed())
-	if delivery.Restarted { // batches behind the one that was not taken may have been
-		e.doubt = m.config.elapsed() + int64(m.config.Patience)
-	}
 	if delivery.NotOwner {
 		p.leaves(e.node)
-		e.node = p.anyNode(e.node)
+		e.ask(p.anyNode(e.node), m.config.elapsed())
 	}
 	if len(delivery.Calls) > 0 {
 		e.tries = 0

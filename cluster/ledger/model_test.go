@@ -299,7 +299,7 @@ func (m *model) expire(now protocol.Time, limit int) int {
 
 func (m *model) grant(key protocol.ItemKey, n int64, now protocol.Time) int64 {
 	it := m.item(key)
-	if n = min(n, it.free()); n <= 0 {
+	if n = min(n, it.free(), protocol.QuantityMax-it.given); n <= 0 {
 		return 0
 	}
 	it.given += n

@@ -144,7 +144,7 @@ func TestBatchesComeBackAsTheyWere(t *testing.T) {
 
 // What stays at home: who is to be answered, and what only reads hold.
 var notCarried = map[string]bool{
-	"ID": true, "Tag": true, "Due": true, "Relayed": true, "Done": true, "Result": true, "Err": true, "Replayed": true,
+	"ID": true, "Tag": true, "Turn": true, "Sender": true, "Due": true, "Relayed": true, "Done": true, "Result": true, "Err": true, "Replayed": true,
 	"SKUs": true, "Prefixes": true, "All": true, "Locations": true, "Users": true, "Since": true, "Have": true,
 	"IntervalMS": true, "AtLeast": true, "Region": true, "Limit": true, "Before": true, "Token": true,
 }
