@@ -418,6 +418,7 @@ func (m *mesh) heardRights(from, _ string, data []byte) {
 		return
 	}
 	p.heard.Store(m.config.elapsed())
+	p.showStored(d.Rows)
 	deals := make(map[int]*deal)
 	of := func(sku string) *deal {
 		n := place(sku, len(m.c.shards))

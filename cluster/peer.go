@@ -134,6 +134,28 @@ func (p *peer) row(value []byte) (ledger.PeerRow, error) {
 	if err := protocol.UnmarshalJSON(value, &stored); err != nil {
 		return ledger.PeerRow{}, err
 	}
+	return p.own(&stored)
+}
+
+// showStored shows rows that came with a message.
+func (p *peer) showStored(stored []ledger.StoredRow) {
+	if len(stored) == 0 || !isClosed(p.shown) {
+		return
+	}
+	rows := make([]ledger.PeerRow, 0, len(stored))
+	for i := range stored {
+		row, err := p.own(&stored[i])
+		if err != nil {
+			p.logger.Error("a row can't be used", "error", err)
+			continue
+		}
+		rows = append(rows, row)
+	}
+	p.show(rows)
+}
+
+// own takes a row that must be of this region.
+func (p *peer) own(stored *ledger.StoredRow) (ledger.PeerRow, error) {
 	if stored.Region != p.name {
 		return ledger.PeerRow{}, fmt.Errorf("it is of region %q", stored.Region)
 	}

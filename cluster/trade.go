@@ -26,6 +26,10 @@ type exchange interface {
 type deal struct {
 	Asks    []rightsAsk    `json:"asks,omitzero"`
 	Answers []rightsAnswer `json:"answers,omitzero"`
+
+	// Rows are those whose rights were given, so that nobody who takes them shows what they
+	// are sold from as not there.
+	Rows []ledger.StoredRow `json:"rows,omitzero"`
 }
 
 // rightsAsk is rights.Ask as it is sent.
@@ -232,6 +236,9 @@ func (t *trader) grant(d *ledger.Draft) {
 func (t *trader) give(d *ledger.Draft, region string, key protocol.ItemKey, n int64, unasked bool) {
 	granted := d.Grant(key, region, n)
 	row, to := d.Row(key), t.to(region)
+	if granted > 0 {
+		to.Rows = append(to.Rows, row.Stored(t.config.Region, t.state.Shard(), key))
+	}
 	to.Answers = append(to.Answers, rightsAnswer{
 		SKU: key.SKU, Location: key.Location, Granted: granted, Total: row.Granted[region], Left: row.Free(), Unasked: unasked,
 	})
@@ -285,7 +292,7 @@ func (t *trader) committed() {
 func (t *trader) failed() {
 	t.sold = t.sold[:0]
 	for _, d := range t.outbox {
-		d.Answers = nil
+		d.Answers, d.Rows = nil, nil
 	}
 	t.send()
 }
