@@ -93,10 +93,11 @@ func (p *peer) run(ctx context.Context) {
 	}
 }
 
-// awaitLink waits until there is a way to a region that is new: a mirror that is set up
-// before that stands still for seconds.
+// awaitLink waits until there is a way to a region that is new, be it by another node of
+// this one: a mirror that is set up before that stands still for seconds.
 func (p *peer) awaitLink(ctx context.Context) {
-	for p.mesh.c.bus.Links()[p.name].Connected == 0 && pause(ctx, 20*time.Millisecond) == nil {
+	linked := func() bool { return p.silence() < reachableFor || p.mesh.c.bus.Links()[p.name].Connected > 0 }
+	for !linked() && pause(ctx, 20*time.Millisecond) == nil {
 	}
 }
 
