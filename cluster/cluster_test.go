@@ -22,7 +22,10 @@ import (
 
 func TestMain(m *testing.M) {
 	// The engine of a region's node leaves it behind; bus/DESIGN.md says why.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*Server).StartRouting"))
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*Server).StartRouting"),
+		// It deletes the consumer of a mirror that was dropped, and gives up after a while.
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).tryDeleteSourcingConsumer.func1"))
 }
 
 func config(dir string) cluster.Config {

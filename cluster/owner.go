@@ -208,7 +208,7 @@ func (o *owner) rounds(ctx context.Context, calls []*protocol.Call) (left []*pro
 		if err != nil {
 			return append(o.unanswered(), calls...), err
 		}
-		if len(calls) == 0 && (o.outage.health() != nil || !o.expiryDue() && !o.tradeDue()) {
+		if len(calls) == 0 && (o.outage.health() != nil || !o.expiryDue() && !o.tradeDue(n == 0 && o.draft.Empty())) {
 			return nil, nil
 		}
 	}
@@ -255,13 +255,17 @@ func (o *owner) expiryDue() bool {
 	return ok && at <= o.now()
 }
 
-// tradeDue tells whether there are rights to take or to give.
-func (o *owner) tradeDue() bool {
+// tradeDue tells whether there are rights to take or to give. After a round that changed
+// nothing only what has come since can make a difference.
+func (o *owner) tradeDue(idle bool) bool {
 	if o.trade == nil {
 		return false
 	}
 	o.replica.mu.RLock()
 	defer o.replica.mu.RUnlock()
+	if idle {
+		return o.trade.hasNews()
+	}
 	return o.trade.due(o.config.elapsed())
 }
 

@@ -100,8 +100,11 @@ func (t *trader) due(now int64) bool {
 			return true
 		}
 	}
-	return len(t.asks) > 0 || t.hasMail() || t.state.Owed() && !t.isFrozen()
+	return t.hasNews() || t.state.Owed() && !t.isFrozen()
 }
+
+// hasNews tells whether other regions have said something that is not dealt with.
+func (t *trader) hasNews() bool { return len(t.asks) > 0 || t.hasMail() }
 
 func (t *trader) version(key protocol.ItemKey) uint64 {
 	if id, ok := t.state.ID(key); ok {

@@ -378,15 +378,21 @@ func (d *Draft) Accept(key protocol.ItemKey, peer string, total int64) bool {
 func (d *Draft) concede(key protocol.ItemKey, peer string, total int64) {
 	i := d.entry(key)
 	row := d.entries[i].row
-	most := row.Received
-	for _, n := range row.Accepted {
-		most += n
-	}
-	if total <= row.Granted[peer] || total > min(most, protocol.QuantityMax) {
-		return // more than there ever was to give: nobody can have taken that
+	if !row.mustConcede(peer, total) {
+		return
 	}
 	row.Granted = withTotal(row.Granted, peer, total)
 	d.rights(TypeGrant, i, &row, peer, total)
+}
+
+// mustConcede tells whether a peer region has taken rights that are not known to have been
+// given. More than there ever was to give nobody can have taken.
+func (r *Row) mustConcede(peer string, total int64) bool {
+	most := r.Received
+	for _, n := range r.Accepted {
+		most += n
+	}
+	return total > r.Granted[peer] && total <= min(most, protocol.QuantityMax)
 }
 
 func (d *Draft) rights(t Type, i uint32, row *Row, peer string, total int64) {

@@ -171,7 +171,7 @@ func (s *State) share(name string) string {
 // it took are not known to have been given, as after this one came back from a backup.
 func (s *State) owe(id protocol.ItemID, it *item) {
 	for i := range it.parts {
-		if p := &it.parts[i]; p.granted > it.row.Accepted[p.region] || p.accepted > it.row.Granted[p.region] {
+		if p := &it.parts[i]; p.granted > it.row.Accepted[p.region] || it.row.mustConcede(p.region, p.accepted) {
 			s.owed[id] = struct{}{}
 			return
 		}
