@@ -154,12 +154,6 @@ func (s *sim) run(end time.Duration) {
 	s.now = int64(end)
 }
 
-func (s *sim) index(key protocol.ItemKey) int {
-	var i int
-	fmt.Sscanf(key.SKU, "sku-%d", &i)
-	return i
-}
-
 func (s *sim) site(name string) *site { return s.sites[int(name[1]-'0')] }
 
 // total is what is free anywhere.

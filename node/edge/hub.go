@@ -82,7 +82,7 @@ func newHub(l *loop) hub {
 		loop: l, skus: make(map[string][]*entry), prefixes: make(map[string][]*entry),
 		lengths: make(map[int]int), users: make(map[string][]*entry), made: make(map[string]uint64),
 		ended: make(map[string]*protocol.ReservationChange), waiting: make(map[*conn]struct{}),
-		pass:  pass{index: make(map[protocol.ItemID]int)},
+		pass: pass{index: make(map[protocol.ItemID]int)},
 	}
 }
 
