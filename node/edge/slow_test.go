@@ -58,7 +58,8 @@ func names(n int) []string {
 // A reader that stops reading costs little, disturbs nobody, and gets the newest
 // state of each item, not all the old ones, once it reads again.
 func TestSlowReaderGetsTheNewestState(t *testing.T) {
-	f := start(t)
+	// On a busy machine its readers sleep for long: here that is not held against them.
+	f := start(t, func(c *edge.Config) { c.SlowTimeout = 5 * time.Minute })
 	skus := names(500)
 	f.ledger.set(0, skus...)
 	sleepers := make([]*peer, 10)
