@@ -51,6 +51,10 @@ type Config struct {
 	Registerer prometheus.Registerer // nil: metrics are counted but not shown
 	Origins    []string              // Origin headers allowed beside the same host, as "https://shop.example"
 
+	// Allow takes n commands from what a request's client may still ask for, as many
+	// as there are; err says why it is not all and when to come again. nil: no limit.
+	Allow func(r *http.Request, n int) (allowed int, err *protocol.Error)
+
 	AnswerTimeout time.Duration // a submitted call without answer is then reported as unknown; default 30 s
 	BodyTimeout   time.Duration // reading one request body; default 30 s
 	WriteTimeout  time.Duration // one write to a stream's reader; default 10 s
@@ -59,6 +63,9 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
+	if c.Allow == nil {
+		c.Allow = func(_ *http.Request, n int) (int, *protocol.Error) { return n, nil }
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -134,6 +141,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case cross && isPreflight(r):
 		a.servePreflight(rec, r)
+		return
+	}
+	// A request costs one command whatever it is, or a flood of bad ones were free.
+	if allowed, limited := a.cfg.Allow(r, 1); allowed == 0 {
+		writeProblem(rec, limited)
 		return
 	}
 	if err == nil {

@@ -21,7 +21,7 @@ func serveBatch(a *API, w http.ResponseWriter, r *request) *protocol.Error {
 	if err != nil {
 		return err
 	}
-	b, err := decodeBatch(body)
+	b, err := decodeBatch(body, func(n int) (int, *protocol.Error) { return a.cfg.Allow(r.Request, n) })
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,9 @@ type batch struct {
 	place   []int            // of each call's answer in replies
 }
 
-func decodeBatch(body []byte) (*batch, *protocol.Error) {
+// decodeBatch asks allow for every command but the first, which the request has paid
+// for. Those beyond what is allowed are refused one by one.
+func decodeBatch(body []byte, allow func(n int) (allowed int, err *protocol.Error)) (*batch, *protocol.Error) {
 	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '[' {
 		return nil, protocol.BadRequest("a batch is an array of commands")
 	}
@@ -52,9 +54,13 @@ func decodeBatch(body []byte) (*batch, *protocol.Error) {
 	}
 	b := &batch{replies: make([]*protocol.Call, len(values))}
 	reads := 0
+	allowed, limited := allow(max(0, len(values)-1))
 	for i, v := range values {
 		call := new(protocol.Call)
 		err := call.Command.Decode(v)
+		if err == nil && i > allowed {
+			err = limited
+		}
 		if err == nil {
 			err = checkBatched(&call.Command, &reads)
 		}

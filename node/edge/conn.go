@@ -24,8 +24,6 @@ type conn struct {
 	slot, gen uint32
 	sock      poll.Socket
 	inFlight  int16
-	fragments uint16 // of the message under way
-	fragOp    byte   // its opcode, and rsv1 where it is compressed; 0: none
 	state     state
 	form
 	blocked   bool // the socket takes no more; waiting for it to be writable
@@ -39,12 +37,13 @@ type conn struct {
 	pingAt  int64 // of the last ping
 	takenAt int64 // when the socket last took bytes, or had nothing to take
 
-	in   []byte // incomplete head or frame
-	frag []byte // payload of the fragments so far
-	out  []byte // whole frames, of which sent bytes are gone
+	in   []byte     // incomplete head or frame
+	frag *fragments // of the message under way; nil: none
+	out  []byte     // whole frames, of which sent bytes are gone
 	sent int
 
 	tls     *secure // nil: plain
+	budget  *budget // nil until its first command, or without limits
 	session uint64
 	sub     *subscriber         // nil until it subscribes
 	made    map[string]struct{} // reservations it made that are still held
@@ -215,7 +214,7 @@ func (l *loop) lookOpen(c *conn) {
 }
 
 // partial reports whether a message has begun and not ended.
-func (c *conn) partial() bool { return len(c.in) > 0 || c.fragOp != 0 }
+func (c *conn) partial() bool { return len(c.in) > 0 || c.frag != nil }
 
 // problem is the RFC 9457 form of an error, for a handshake that failed.
 type problem struct {

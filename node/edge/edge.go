@@ -46,14 +46,17 @@ type Config struct {
 
 	TLS *tls.Config // nil: plain
 
-	Heartbeat           time.Duration // 25 s
-	HandshakeTimeout    time.Duration // 5 s
-	SinceWait           time.Duration // 3 s; how long a resumed subscription waits for what its client has seen elsewhere
-	SlowTimeout         time.Duration // 10 s without taking a byte that waits, then 4100
-	MaxConnections      int           // by the fd limit
-	MaxConnectionsPerIP int           // 0: no limit
-	OutboxBytes         int           // 256 KiB; above it nothing more is read from the client
-	Loops               int           // half the CPUs, at least 1
+	Heartbeat             time.Duration // 25 s
+	HandshakeTimeout      time.Duration // 5 s
+	SinceWait             time.Duration // 3 s; how long a resumed subscription waits for what its client has seen elsewhere
+	SlowTimeout           time.Duration // 10 s without taking a byte that waits, then 4100
+	MaxConnections        int           // by the fd limit
+	MaxConnectionsPerIP   int           // 0: no limit
+	CommandsPerIP         int           // a second; 0: no limit. HTTP requests count too
+	CommandsPerConnection int           // a second; 0: no limit
+	CommandsBurst         int           // at once, of both; 0: a second's worth
+	OutboxBytes           int           // 256 KiB; above it nothing more is read from the client
+	Loops                 int           // half the CPUs, at least 1
 
 	Ledger     Ledger
 	Logger     *slog.Logger
@@ -105,6 +108,8 @@ type Edge struct {
 	loops    []*loop
 	http     *handover
 	metrics  *metrics
+	limits   *limits // nil: none
+	start    time.Time
 	logger   *slog.Logger
 
 	connections atomic.Int64
@@ -132,6 +137,7 @@ func Listen(config Config) (*Edge, error) {
 	e := &Edge{
 		config: config, logger: config.Logger, metrics: newMetrics(config.Registerer),
 		limit: config.MaxConnections, perIP: make(map[netip.Addr]int), closed: make(chan struct{}),
+		limits: newLimits(&config), start: time.Now(),
 	}
 	if room := int(min(files, 1<<30)) - filesReserved; e.limit == 0 || e.limit > room {
 		e.limit = max(room, 1)
@@ -156,11 +162,11 @@ func Listen(config Config) (*Edge, error) {
 		e.loops = append(e.loops, l)
 	}
 	e.metrics.gauges(config.Registerer, e)
-	e.start()
+	e.begin()
 	return e, nil
 }
 
-func (e *Edge) start() {
+func (e *Edge) begin() {
 	for _, l := range e.loops {
 		e.running.Go(l.run)
 	}

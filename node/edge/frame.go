@@ -72,7 +72,9 @@ func headerBytes(short byte) int {
 // checkHeader says what a frame may not be, before a byte of it is kept.
 func (c *conn) checkHeader(h ws.Header, limit int) *fault {
 	state := ws.StateServerSide
-	if c.fragOp != 0 {
+	kept, count := 0, 0
+	if c.frag != nil {
+		kept, count = len(c.frag.payload), c.frag.count
 		state = state.Set(ws.StateFragmented)
 	}
 	if c.deflate && (h.OpCode == ws.OpText || h.OpCode == ws.OpBinary) {
@@ -88,9 +90,9 @@ func (c *conn) checkHeader(h ws.Header, limit int) *fault {
 		return nil
 	case h.OpCode != ws.OpContinuation && byte(h.OpCode) != c.op():
 		return &fault{protocol.CloseUnsupportedData, c.codec.Subprotocol() + " has messages of the other type"}
-	case h.Length > int64(limit-len(c.frag)):
+	case h.Length > int64(limit-kept):
 		return &fault{protocol.CloseTooLarge, "message is larger than 64 KiB"}
-	case c.fragments >= fragmentsMax:
+	case count >= fragmentsMax:
 		return &fault{protocol.CloseTooLarge, "message has too many fragments"}
 	}
 	return nil
@@ -111,7 +113,7 @@ func (l *loop) frames(c *conn, b []byte) {
 	case kept && len(rest) == len(c.in): // nothing was complete
 	default:
 		c.in = append([]byte(nil), rest...)
-		if c.fragOp == 0 {
+		if c.frag == nil {
 			c.since = l.now
 		}
 	}
@@ -155,17 +157,24 @@ func (l *loop) frame(c *conn, h ws.Header, payload []byte) {
 }
 
 func (l *loop) fragment(c *conn, h ws.Header, payload []byte) {
-	if c.fragOp == 0 {
-		c.fragOp, c.since = firstByte(h), l.now
+	if c.frag == nil {
+		c.frag, c.since = &fragments{first: firstByte(h)}, l.now
 	}
-	c.frag = append(c.frag, payload...)
-	c.fragments++
+	f := c.frag
+	f.payload = append(f.payload, payload...)
+	f.count++
 	if !h.Fin {
 		return
 	}
-	first, whole := c.fragOp, c.frag
-	c.frag, c.fragOp, c.fragments = nil, 0, 0
-	l.whole(c, first, whole)
+	c.frag = nil
+	l.whole(c, f.first, f.payload)
+}
+
+// fragments are what has come of a message in several frames.
+type fragments struct {
+	first   byte // opcode, and rsv1 where it is compressed
+	count   int
+	payload []byte
 }
 
 // firstByte is a message's first byte but for the FIN bit.

@@ -37,8 +37,8 @@ type loop struct {
 	free  []uint32
 	gens  []uint32
 
-	now     int64 // milliseconds since start
-	start   time.Time
+	now     int64     // milliseconds since start
+	start   time.Time // the edge's
 	sweepAt int64
 	stripe  int
 	timers  timers
@@ -68,7 +68,7 @@ func newLoop(e *Edge, n int) (*loop, error) {
 	}
 	l := &loop{
 		edge: e, config: &e.config, logger: e.logger.With("loop", n), poller: p,
-		start: time.Now(), read: make([]byte, readBytes), asked: make(map[*conn]int),
+		start: e.start, read: make([]byte, readBytes), asked: make(map[*conn]int),
 	}
 	l.inbox.poller = p
 	l.done = l.inbox.answered
@@ -273,6 +273,9 @@ func (l *loop) tick() {
 	}
 	l.sweepAt = l.now + l.sweepInterval()
 	l.sweep()
+	if lim := l.edge.limits; lim != nil {
+		lim.addresses.tidy(l.now * int64(time.Millisecond))
+	}
 	if !l.listening && l.listener != nil && l.now >= l.relistenAt {
 		l.listen(l.listener)
 	}

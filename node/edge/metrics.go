@@ -18,6 +18,7 @@ type metrics struct {
 	bytesOut   prometheus.Counter
 	rejected   *prometheus.CounterVec
 	closes     *prometheus.CounterVec
+	limited    *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -40,7 +41,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "stockmesh_sessions_closed_total", Help: "Sessions ended, by close code (0: the peer just went; other: a code of its own).",
 		}, []string{"code"}),
 	}
-	r.MustRegister(m.open, m.rejected, m.closes)
+	m.limited = newLimitedCounter()
+	r.MustRegister(m.open, m.rejected, m.closes, m.limited)
 	return m
 }
 

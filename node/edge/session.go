@@ -8,7 +8,7 @@ func (l *loop) message(c *conn, payload []byte) {
 	if err != nil {
 		call := l.newCall(c)
 		call.Err = err
-		l.replyNow(c, call)
+		l.command(c, call)
 		return
 	}
 	for _, v := range values {
@@ -21,6 +21,9 @@ func (l *loop) message(c *conn, payload []byte) {
 // command runs what is the session's own and puts the rest on its way to the
 // ledger.
 func (l *loop) command(c *conn, call *protocol.Call) {
+	if err := l.spend(c); err != nil {
+		call.Err = err
+	}
 	if call.Err != nil {
 		l.replyNow(c, call)
 		return

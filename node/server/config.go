@@ -58,6 +58,10 @@ type Config struct {
 	MaxConnections      int
 	MaxConnectionsPerIP int
 
+	RateLimit              int
+	RateLimitPerConnection int
+	RateBurst              int
+
 	Heartbeat time.Duration
 	Drain     time.Duration
 	KeyWindow time.Duration
@@ -109,6 +113,9 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.Origins, "origins", c.Origins, "`LIST` of allowed Origin headers, besides the node's own host")
 	f.IntVar(&c.MaxConnections, "max-connections", c.MaxConnections, "connections of the public port, above it 503 (0: as many as the file limit allows)")
 	f.IntVar(&c.MaxConnectionsPerIP, "max-connections-per-ip", c.MaxConnectionsPerIP, "connections of one address, above it 429 (0: no limit)")
+	f.IntVar(&c.RateLimit, "rate-limit", c.RateLimit, "commands per second of one address (IPv6: its /64), above it rate_limited or 429 (0: no limit); an HTTP request is a command, a batch as many as it holds")
+	f.IntVar(&c.RateLimitPerConnection, "rate-limit-per-connection", c.RateLimitPerConnection, "commands per second of one WebSocket, above it rate_limited (0: no limit)")
+	f.IntVar(&c.RateBurst, "rate-burst", c.RateBurst, "commands at once within both rates (0: a second's worth)")
 	f.DurationVar(&c.Heartbeat, "heartbeat", c.Heartbeat, "time between pings; a client silent for two is closed")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "time over which clients are sent elsewhere at the end (a node without others: at once)")
 	f.DurationVar(&c.KeyWindow, "key-window", c.KeyWindow, "how long an idempotency key is remembered at least; forgotten within twice that")
@@ -168,6 +175,7 @@ func (c *Config) Validate() error {
 	if c.MaxConnections < 0 || c.MaxConnectionsPerIP < 0 {
 		bad("--max-connections and --max-connections-per-ip can't be negative")
 	}
+	errs = append(errs, c.checkRates()...)
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		bad("--tls-cert and --tls-key go together")
 	}
@@ -215,6 +223,24 @@ func (c *Config) checkMembers() (errs []error) {
 	}
 	if c.RaftHeartbeat <= 0 || c.RaftElection < 3*c.RaftHeartbeat {
 		bad("--raft-election %v is below three times --raft-heartbeat (%v)", c.RaftElection, c.RaftHeartbeat)
+	}
+	return errs
+}
+
+// rateMax keeps the time between two commands well above the clock's nanosecond.
+const rateMax = 10_000_000
+
+func (c *Config) checkRates() (errs []error) {
+	for _, f := range []struct {
+		flag  string
+		value int
+	}{{"--rate-limit", c.RateLimit}, {"--rate-limit-per-connection", c.RateLimitPerConnection}, {"--rate-burst", c.RateBurst}} {
+		if f.value < 0 || f.value > rateMax {
+			errs = append(errs, fmt.Errorf("%s %d: want 0 to %d", f.flag, f.value, rateMax))
+		}
+	}
+	if c.RateBurst > 0 && c.RateLimit == 0 && c.RateLimitPerConnection == 0 {
+		errs = append(errs, errors.New("--rate-burst needs --rate-limit or --rate-limit-per-connection"))
 	}
 	return errs
 }

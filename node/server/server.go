@@ -186,6 +186,7 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 		Endpoints: s.advertised(), Origins: s.config.Origins,
 		Heartbeat:      s.config.Heartbeat,
 		MaxConnections: s.config.MaxConnections, MaxConnectionsPerIP: s.config.MaxConnectionsPerIP,
+		CommandsPerIP: s.config.RateLimit, CommandsPerConnection: s.config.RateLimitPerConnection, CommandsBurst: s.config.RateBurst,
 		Ledger: c, Logger: s.logger.With("part", "edge"), Registerer: s.registry,
 	})
 	if err != nil {
@@ -195,6 +196,7 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 	c.Announce(e.Endpoint(), e.Connections)
 	a := api.New(api.Config{
 		Ledger: ledger{c, s}, Logger: s.logger.With("part", "api"), Registerer: s.registry, Origins: s.config.Origins,
+		Allow: e.Allow,
 	})
 	srv := &http.Server{
 		Handler: s.publicHandler(a), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout,

@@ -14,10 +14,13 @@ import (
 )
 
 // run starts a node in this process and stops it at the end of the test.
-func run(t *testing.T) *server.Server {
+func run(t *testing.T, tune ...func(*server.Config)) *server.Server {
 	t.Helper()
 	c := server.Default()
 	c.Data, c.Listen, c.Admin = t.TempDir(), "127.0.0.1:0", "127.0.0.1:0"
+	for _, fn := range tune {
+		fn(&c)
+	}
 	s, err := server.New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -182,6 +185,39 @@ func TestRegionsOfARegionAlone(t *testing.T) {
 			if res.StatusCode != want {
 				t.Errorf("%s %s: %d, want %d", method, path, res.StatusCode, want)
 			}
+		}
+	}
+}
+
+// A rate limit holds for WebSockets and HTTP of an address together.
+func TestRateLimit(t *testing.T) {
+	s := run(t, func(c *server.Config) { c.RateLimit, c.RateBurst = 1, 3 })
+	res, limited := (*http.Response)(nil), false
+	for range 200 { // more than a slow machine gets back
+		var err error
+		if res, err = http.Get("http://" + s.Addr().String() + "/v1/stock/A"); err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if limited = res.StatusCode == http.StatusTooManyRequests; limited {
+			break
+		}
+	}
+	if !limited || res.Header.Get("Retry-After") != "1" {
+		t.Fatalf("%d, %v", res.StatusCode, res.Header)
+	}
+}
+
+func TestRatesAreChecked(t *testing.T) {
+	for want, tune := range map[string]func(*server.Config){
+		"--rate-limit -1":                 func(c *server.Config) { c.RateLimit = -1 },
+		"--rate-limit-per-connection 1":   func(c *server.Config) { c.RateLimitPerConnection = 1e9 },
+		"--rate-burst needs --rate-limit": func(c *server.Config) { c.RateBurst = 7 },
+	} {
+		c := server.Default()
+		tune(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }
