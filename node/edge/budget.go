@@ -3,6 +3,7 @@ package edge
 import (
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -96,7 +97,11 @@ func (e *Edge) Allow(r *http.Request, n int) (allowed int, err *protocol.Error) 
 // client is the address that a request came from.
 func (e *Edge) client(r *http.Request) netip.Addr {
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr) // unknown ones share a budget
-	return peer.Addr()
+	ip := peer.Addr().Unmap()
+	if !e.trusts(ip) {
+		return ip
+	}
+	return forwardedFor(ip, strings.Join(r.Header.Values("X-Forwarded-For"), ","), e.trusts)
 }
 
 func newLimitedCounter() *prometheus.CounterVec {

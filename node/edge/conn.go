@@ -14,6 +14,7 @@ type state uint8
 
 const (
 	stateSecuring state = iota // in the TLS handshake
+	stateProxied               // of a trusted proxy: a PROXY header may come first
 	stateHead                  // collecting the request's head
 	stateOpen                  // a WebSocket
 	stateClosing               // the last word was said; waiting for the peer to hear it
@@ -31,7 +32,7 @@ type conn struct {
 	queued    bool // in loop.dirty
 	closeSent bool // a close frame is the last thing in out
 
-	ip      netip.Addr // not valid: was never admitted
+	ip      netip.Addr // of the client, as far as known; not valid: was never admitted
 	since   int64      // when the state began, then when a partial message began; ms
 	heardAt int64
 	pingAt  int64 // of the last ping
@@ -67,17 +68,16 @@ func (l *loop) add(sock poll.Socket, ip netip.Addr) {
 	if status != 0 {
 		c.ip = netip.Addr{} // was not admitted: nothing to undo
 		l.edge.metrics.rejected.WithLabelValues("connections").Inc()
-		if l.config.TLS != nil {
-			l.drop(c) // saying why would cost the handshake that there is no room for
-			return
-		}
-		l.refuseHTTP(c, status, "too many connections", 1)
+		l.refuse(c, status, tooMany, 1)
 		return
 	}
-	if l.config.TLS != nil {
-		c.state = stateSecuring
+	c.state = l.firstState()
+	if l.edge.trusts(c.ip) {
+		c.state = stateProxied
 	}
 }
+
+const tooMany = "too many connections"
 
 func (l *loop) place(c *conn) {
 	if n := len(l.free); n > 0 {
@@ -177,10 +177,10 @@ func (l *loop) look(c *conn) {
 			l.edge.metrics.rejected.WithLabelValues("timeout").Inc()
 			l.drop(c)
 		}
-	case stateHead:
+	case stateProxied, stateHead:
 		if l.now-c.since >= l.config.HandshakeTimeout.Milliseconds() {
 			l.edge.metrics.rejected.WithLabelValues("timeout").Inc()
-			l.refuseHTTP(c, 408, "no complete request within "+l.config.HandshakeTimeout.String(), 0)
+			l.refuse(c, 408, "no complete request within "+l.config.HandshakeTimeout.String(), 0)
 		}
 	case stateClosing:
 		if l.now-c.since > l.linger() {

@@ -57,8 +57,8 @@ func (l *loop) drainSome() {
 		case c.state == stateOpen && d.shut < want:
 			d.shut++
 			l.close(c, protocol.CloseDrain, "the node is draining")
-		case c.state == stateHead && l.now-d.begun >= d.over:
-			l.refuseHTTP(c, http.StatusServiceUnavailable, "the node is draining", 1)
+		case (c.state == stateHead || c.state == stateProxied) && l.now-d.begun >= d.over:
+			l.refuse(c, http.StatusServiceUnavailable, "the node is draining", 1)
 		}
 	}
 	if left == 0 && d.done != nil {

@@ -42,6 +42,10 @@ type Config struct {
 	Endpoints []string // of this node, told in hello; empty: the address listened on
 	Origins   []string // allowed besides the request's own host
 
+	// TrustedProxies are believed when they say whom they speak for, in a PROXY header
+	// or X-Forwarded-For.
+	TrustedProxies []netip.Prefix
+
 	Others func() []string // endpoints of other nodes, told in hello after this one's; nil: none
 
 	TLS *tls.Config // nil: plain
@@ -240,26 +244,42 @@ func (e *Edge) admit(ip netip.Addr) (status int) {
 		e.connections.Add(-1)
 		return 503
 	}
-	if limit := e.config.MaxConnectionsPerIP; limit > 0 {
-		e.perIPMu.Lock()
-		defer e.perIPMu.Unlock()
-		if e.perIP[ip] >= limit {
-			e.connections.Add(-1)
-			return 429
-		}
-		e.perIP[ip]++
+	if !e.admitAddress(ip) {
+		e.connections.Add(-1)
+		return 429
 	}
 	return 0
+}
+
+// admitAddress counts a connection of an address.
+func (e *Edge) admitAddress(ip netip.Addr) bool {
+	limit := e.config.MaxConnectionsPerIP
+	if limit == 0 || e.trusts(ip) {
+		return true
+	}
+	e.perIPMu.Lock()
+	defer e.perIPMu.Unlock()
+	if e.perIP[ip] >= limit {
+		return false
+	}
+	e.perIP[ip]++
+	return true
 }
 
 // dismiss undoes admit.
 func (e *Edge) dismiss(ip netip.Addr) {
 	e.connections.Add(-1)
-	if e.config.MaxConnectionsPerIP > 0 {
-		e.perIPMu.Lock()
-		defer e.perIPMu.Unlock()
-		if e.perIP[ip]--; e.perIP[ip] <= 0 {
-			delete(e.perIP, ip)
-		}
+	e.dismissAddress(ip)
+}
+
+// dismissAddress undoes admitAddress.
+func (e *Edge) dismissAddress(ip netip.Addr) {
+	if e.config.MaxConnectionsPerIP == 0 || e.trusts(ip) {
+		return
+	}
+	e.perIPMu.Lock()
+	defer e.perIPMu.Unlock()
+	if e.perIP[ip]--; e.perIP[ip] <= 0 {
+		delete(e.perIP, ip)
 	}
 }

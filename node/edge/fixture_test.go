@@ -80,7 +80,10 @@ func startOn(t testing.TB, l edge.Ledger, tune ...func(*edge.Config)) *fixture {
 		t.Fatal(err)
 	}
 	f.addr = f.edge.Addr().String()
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "http ", r.URL.Path) })}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-From", r.RemoteAddr)
+		fmt.Fprint(w, "http ", r.URL.Path)
+	})}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

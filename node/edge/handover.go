@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 )
 
@@ -69,6 +70,7 @@ func (h *handover) Addr() net.Addr { return h.addr }
 type replayConn struct {
 	net.Conn
 	prefix []byte
+	remote net.Addr // the client's, nil where it is the peer
 	once   sync.Once
 	closed func()
 }
@@ -80,6 +82,23 @@ func (c *replayConn) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return c.Conn.Read(b)
+}
+
+// RemoteAddr implements net.Conn.
+func (c *replayConn) RemoteAddr() net.Addr {
+	if c.remote != nil {
+		return c.remote
+	}
+	return c.Conn.RemoteAddr()
+}
+
+// remoteAddr is a client's address where it is not the peer's, nil where it is. Its
+// port is not kept.
+func remoteAddr(peer net.Conn, client netip.Addr) net.Addr {
+	if a, ok := peer.RemoteAddr().(*net.TCPAddr); !ok || a.AddrPort().Addr().Unmap() == client {
+		return nil
+	}
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(client, 0))
 }
 
 func (c *replayConn) Close() error {

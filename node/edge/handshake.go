@@ -46,6 +46,11 @@ func (l *loop) head(c *conn, b []byte) {
 	if i < 0 {
 		return
 	}
+	if beginsProxied(c.in) {
+		l.edge.metrics.rejected.WithLabelValues("proxy").Inc()
+		l.refuseHTTP(c, http.StatusBadRequest, "a PROXY header, and not from a trusted proxy", 0)
+		return
+	}
 	if !isUpgrade(c.in[:end]) {
 		l.handOver(c)
 		return
@@ -103,7 +108,7 @@ func (l *loop) handOver(c *conn) {
 			return
 		}
 	}
-	if !l.edge.http.give(&replayConn{Conn: nc, prefix: prefix, closed: func() { l.edge.dismiss(ip) }}) {
+	if !l.edge.http.give(&replayConn{Conn: nc, prefix: prefix, remote: remoteAddr(nc, ip), closed: func() { l.edge.dismiss(ip) }}) {
 		l.edge.dismiss(ip)
 		l.edge.metrics.rejected.WithLabelValues("http").Inc()
 		nc.Close()
@@ -122,14 +127,17 @@ func (m *memory) Write(b []byte) (int, error) { return m.answer.Write(b) }
 func (l *loop) upgrade(c *conn, head []byte) {
 	m := &memory{}
 	m.Reset(head)
-	var host, origin string
+	var host, origin, forwarded string
 	offered, known := false, false
 	u := ws.Upgrader{
 		ReadBufferSize: headBytesMax + 512,
 		OnHost:         func(h []byte) error { host = string(h); return nil },
 		OnHeader: func(key, value []byte) error {
-			if strings.EqualFold(string(key), "Origin") {
+			switch {
+			case strings.EqualFold(string(key), "Origin"):
 				origin = string(value)
+			case strings.EqualFold(string(key), "X-Forwarded-For"):
+				forwarded += "," + string(value)
 			}
 			return nil
 		},
@@ -149,6 +157,9 @@ func (l *loop) upgrade(c *conn, head []byte) {
 	agreed, err := u.Upgrade(m)
 	if err != nil {
 		l.refuseUpgrade(c, err)
+		return
+	}
+	if client := forwardedFor(c.ip, strings.TrimPrefix(forwarded, ","), l.edge.trusts); client != c.ip && !l.comesFrom(c, client) {
 		return
 	}
 	c.codec, _ = protocol.CodecOf(agreed.Protocol) // none is JSON

@@ -246,6 +246,8 @@ func (l *loop) hangUp(c *conn) {
 // input hands bytes to what the connection is at present.
 func (l *loop) input(c *conn, b []byte) {
 	switch c.state {
+	case stateProxied:
+		l.proxied(c, b)
 	case stateSecuring:
 		l.secure(c, b)
 	case stateHead:

@@ -62,6 +62,8 @@ type Config struct {
 	RateLimitPerConnection int
 	RateBurst              int
 
+	TrustedProxies []string // addresses or prefixes
+
 	Heartbeat time.Duration
 	Drain     time.Duration
 	KeyWindow time.Duration
@@ -116,6 +118,7 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.IntVar(&c.RateLimit, "rate-limit", c.RateLimit, "commands per second of one address (IPv6: its /64), above it rate_limited or 429 (0: no limit); an HTTP request is a command, a batch as many as it holds")
 	f.IntVar(&c.RateLimitPerConnection, "rate-limit-per-connection", c.RateLimitPerConnection, "commands per second of one WebSocket, above it rate_limited (0: no limit)")
 	f.IntVar(&c.RateBurst, "rate-burst", c.RateBurst, "commands at once within both rates (0: a second's worth)")
+	f.StringSliceVar(&c.TrustedProxies, "trusted-proxies", c.TrustedProxies, "`CIDR,...` of proxies before the public port: their PROXY headers (v1, v2) and X-Forwarded-For say who the client is")
 	f.DurationVar(&c.Heartbeat, "heartbeat", c.Heartbeat, "time between pings; a client silent for two is closed")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "time over which clients are sent elsewhere at the end (a node without others: at once)")
 	f.DurationVar(&c.KeyWindow, "key-window", c.KeyWindow, "how long an idempotency key is remembered at least; forgotten within twice that")
@@ -176,6 +179,8 @@ func (c *Config) Validate() error {
 		bad("--max-connections and --max-connections-per-ip can't be negative")
 	}
 	errs = append(errs, c.checkRates()...)
+	_, err := c.trustedProxies()
+	errs = append(errs, err)
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		bad("--tls-cert and --tls-key go together")
 	}
@@ -243,6 +248,21 @@ func (c *Config) checkRates() (errs []error) {
 		errs = append(errs, errors.New("--rate-burst needs --rate-limit or --rate-limit-per-connection"))
 	}
 	return errs
+}
+
+// trustedProxies takes prefixes, and addresses for themselves.
+func (c *Config) trustedProxies() (list []netip.Prefix, err error) {
+	for _, s := range c.TrustedProxies {
+		p, bad := netip.ParsePrefix(s)
+		if ip, badIP := netip.ParseAddr(s); badIP == nil {
+			p, bad = netip.PrefixFrom(ip, ip.BitLen()), nil
+		}
+		if bad != nil || p.Addr().Is4In6() || p.Addr().Zone() != "" {
+			return nil, fmt.Errorf("--trusted-proxies %q: want addresses or prefixes, as 10.0.0.0/8", s)
+		}
+		list = append(list, p.Masked())
+	}
+	return list, nil
 }
 
 // checkAddress refuses to serve more than this machine without authentication.

@@ -180,11 +180,15 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	proxies, err := s.config.trustedProxies()
+	if err != nil {
+		return nil, err
+	}
 	e, err := edge.Listen(edge.Config{
 		TLS: secure, Others: c.Elsewhere,
 		Listen: s.config.Listen, Node: s.config.Name, Region: s.config.Region,
 		Endpoints: s.advertised(), Origins: s.config.Origins,
-		Heartbeat:      s.config.Heartbeat,
+		TrustedProxies: proxies, Heartbeat: s.config.Heartbeat,
 		MaxConnections: s.config.MaxConnections, MaxConnectionsPerIP: s.config.MaxConnectionsPerIP,
 		CommandsPerIP: s.config.RateLimit, CommandsPerConnection: s.config.RateLimitPerConnection, CommandsBurst: s.config.RateBurst,
 		Ledger: c, Logger: s.logger.With("part", "edge"), Registerer: s.registry,

@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -208,16 +209,39 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
-func TestRatesAreChecked(t *testing.T) {
+func TestLimitsAreChecked(t *testing.T) {
 	for want, tune := range map[string]func(*server.Config){
 		"--rate-limit -1":                 func(c *server.Config) { c.RateLimit = -1 },
 		"--rate-limit-per-connection 1":   func(c *server.Config) { c.RateLimitPerConnection = 1e9 },
+		"--trusted-proxies \"ten\"":       func(c *server.Config) { c.TrustedProxies = []string{"10.0.0.0/8", "ten"} },
 		"--rate-burst needs --rate-limit": func(c *server.Config) { c.RateBurst = 7 },
 	} {
 		c := server.Default()
 		tune(&c)
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// Who comes by a trusted proxy has a budget of his own.
+func TestTrustedProxies(t *testing.T) {
+	s := run(t, func(c *server.Config) {
+		c.RateLimit, c.RateBurst, c.TrustedProxies = 1, 1, []string{"127.0.0.1", "::1/128"}
+	})
+	for i := range 20 {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.Addr().String()+"/v1/stock/A", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Forwarded-For", fmt.Sprintf("192.0.2.%d", i))
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			t.Fatalf("client %d: %s", i, res.Status)
 		}
 	}
 }
