@@ -33,6 +33,7 @@ type conn struct {
 	closeSent bool // a close frame is the last thing in out
 
 	ip      netip.Addr // of the client, as far as known; not valid: was never admitted
+	bornAt  int64      // when it was accepted, ms
 	since   int64      // when the state began, then when a partial message began; ms
 	heardAt int64
 	pingAt  int64 // of the last ping
@@ -54,7 +55,7 @@ func (c *conn) token() uint64 { return uint64(c.gen)<<32 | uint64(c.slot) }
 
 // add takes in an accepted socket.
 func (l *loop) add(sock poll.Socket, ip netip.Addr) {
-	c := &conn{sock: sock, ip: ip.Unmap(), state: stateHead, since: l.now, heardAt: l.now, pingAt: l.now, takenAt: l.now}
+	c := &conn{sock: sock, ip: ip.Unmap(), state: stateHead, bornAt: l.now, since: l.now, heardAt: l.now, pingAt: l.now, takenAt: l.now}
 	l.place(c)
 	status := l.edge.admit(c.ip)
 	if err := l.poller.Add(sock, c.token()); err != nil {
@@ -211,6 +212,7 @@ func (l *loop) lookOpen(c *conn) {
 		}
 		l.hub.cursorDue(c)
 	}
+	l.gauged.outbox.observe(int64(c.queuedBytes()))
 }
 
 // partial reports whether a message has begun and not ended.

@@ -227,6 +227,7 @@ func (l *loop) open(c *conn) {
 	c.heardAt, c.pingAt = l.now, l.now
 	l.edge.metrics.open.Add(1)
 	l.edge.metrics.handshakes.Inc()
+	l.gauged.handshake.observe((l.now - c.bornAt) * 1000)
 	hello := protocol.Hello{
 		Op: "hello", Session: sessionName(c.session), Node: l.config.Node, Region: l.config.Region,
 		Protocol: protocol.ProtocolVersion, HeartbeatMS: l.config.Heartbeat.Milliseconds(),

@@ -24,6 +24,7 @@ type hub struct {
 	cursor     protocol.Vector // everything up to here has been handed out
 	before     protocol.Vector // the cursor before this pass
 	cursorText string
+	changedAt  int64  // when the first change of this pass came, by the loop's clock
 	serial     uint64 // of the item being matched, so that a subscriber counts once
 	marked     []*conn
 
@@ -62,6 +63,10 @@ type subscriber struct {
 	held    int // of paced, how many hold a push back
 	fills   []*fill
 
+	dueAt     int64  // when the oldest of due was committed, by the loop's clock
+	outAt     int64  // the same of what is in the outbox; 0: nothing
+	conflated uint64 // states that were not pushed
+
 	mark     uint64 // hub.serial when last matched
 	interval int64  // the smallest of that match's entries
 
@@ -91,8 +96,10 @@ const cursorMS = 1000
 
 func (h *hub) nobody() bool { return len(h.skus)+len(h.prefixes)+len(h.wide) == 0 }
 
-// changed deals with the rounds that were applied since the last pass.
-func (h *hub) changed(list []*protocol.Changes) {
+// changed deals with the rounds that were applied since the last pass, the first of
+// them at that time.
+func (h *hub) changed(list []*protocol.Changes, at int64) {
+	h.changedAt = at
 	h.before, h.cursor = h.cursor, list[len(list)-1].Cursor
 	h.cursorText = ""
 	for c := range h.waiting {
@@ -155,9 +162,13 @@ func (h *hub) due(c *conn, id protocol.ItemID, interval int64) {
 	if s.dueSet != nil {
 		if _, dup := s.dueSet[id]; dup {
 			h.loop.tally.conflated++
+			s.conflated++
 			return
 		}
 		s.dueSet[id] = struct{}{}
+	}
+	if len(s.due) == 0 {
+		s.dueAt = h.changedAt
 	}
 	s.due = append(s.due, id)
 	if !c.blocked {
@@ -180,6 +191,7 @@ func (h *hub) hold(c *conn, id protocol.ItemID, interval int64) bool {
 		return false
 	case p.pending:
 		h.loop.tally.conflated++
+		s.conflated++
 	default:
 		p.pending, p.before = true, h.before
 		s.held++
@@ -203,6 +215,7 @@ func (h *hub) paceDue(c *conn, id protocol.ItemID) {
 	p.pending, p.before = false, nil
 	s.held--
 	h.loop.timers.add(h.loop.now+p.every, c, id)
+	h.changedAt = h.loop.now * 1000 // what its client asked to wait is no age
 	h.due(c, id, 0)
 }
 

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"sync"
+	"time"
 
 	"github.com/stockmesh/stockmesh/node/edge/poll"
 	"github.com/stockmesh/stockmesh/protocol"
@@ -10,6 +11,7 @@ import (
 // inbox is how other goroutines reach a loop.
 type inbox struct {
 	poller *poll.Poller
+	start  time.Time // the edge's
 
 	mu sync.Mutex
 	mail
@@ -19,13 +21,18 @@ type inbox struct {
 // before answers: a round's changes are put in before its answers, so no client
 // sees an item's version in an answer and later an older one pushed.
 type mail struct {
-	changes []*protocol.Changes
-	answers []*protocol.Call
-	tasks   []func(*loop)
+	changes   []*protocol.Changes
+	changedAt int64 // when the first of them came, microseconds since start
+	answers   []*protocol.Call
+	tasks     []func(*loop)
 }
 
 func (b *inbox) changed(ch *protocol.Changes) {
+	at := time.Since(b.start).Microseconds()
 	b.mu.Lock()
+	if len(b.changes) == 0 {
+		b.changedAt = max(1, at)
+	}
 	b.changes = append(b.changes, ch)
 	b.mu.Unlock()
 	b.wake()
@@ -65,5 +72,5 @@ func (m *mail) reset() mail {
 	clear(m.changes)
 	clear(m.answers)
 	clear(m.tasks)
-	return mail{m.changes[:0], m.answers[:0], m.tasks[:0]}
+	return mail{changes: m.changes[:0], answers: m.answers[:0], tasks: m.tasks[:0]}
 }

@@ -57,8 +57,9 @@ type loop struct {
 	deflater deflater
 	inflater inflater
 
-	done  func(*protocol.Call) // inbox.answered, made once
-	tally tally                // of this pass
+	done   func(*protocol.Call) // inbox.answered, made once
+	tally  tally                // of this pass
+	gauged gauged               // too
 }
 
 func newLoop(e *Edge, n int) (*loop, error) {
@@ -69,8 +70,9 @@ func newLoop(e *Edge, n int) (*loop, error) {
 	l := &loop{
 		edge: e, config: &e.config, logger: e.logger.With("loop", n), poller: p,
 		start: e.start, read: make([]byte, readBytes), asked: make(map[*conn]int),
+		gauged: e.metrics.histograms.forLoop(),
 	}
-	l.inbox.poller = p
+	l.inbox.poller, l.inbox.start = p, l.start
 	l.done = l.inbox.answered
 	l.hub = newHub(l)
 	return l, nil
@@ -79,13 +81,15 @@ func newLoop(e *Edge, n int) (*loop, error) {
 func (l *loop) run() {
 	events := make([]poll.Event, eventsMax)
 	spare := mail{}
+	ended := l.clock()
 	for !l.stopped {
-		n, err := l.poller.Wait(events, l.timeout())
+		n, err := l.poller.Wait(events, l.timeout(ended))
 		if err != nil {
 			l.logger.Error("waiting for sockets", "error", err)
 			break
 		}
-		l.now = time.Since(l.start).Milliseconds()
+		begun := l.clock()
+		l.now = begun / 1000
 		for _, ev := range events[:n] {
 			l.event(ev)
 		}
@@ -95,12 +99,19 @@ func (l *loop) run() {
 		spare = full.reset()
 		l.tick()
 		l.flush()
+		ended = l.clock()
+		l.gauged.lag.observe(ended - begun)
+		l.gauged.flush()
 		l.edge.metrics.add(&l.tally)
 	}
 	l.shutdown()
 }
 
-func (l *loop) timeout() time.Duration {
+// clock is in microseconds since start.
+func (l *loop) clock() int64 { return time.Since(l.start).Microseconds() }
+
+// timeout is how long there is nothing to do, if no socket wakes the loop.
+func (l *loop) timeout(clock int64) time.Duration {
 	if len(l.dirty) > 0 {
 		return 0
 	}
@@ -108,8 +119,7 @@ func (l *loop) timeout() time.Duration {
 	if at, ok := l.timers.next(); ok {
 		next = min(next, at)
 	}
-	now := time.Since(l.start).Milliseconds()
-	return time.Duration(max(0, next-now)) * time.Millisecond
+	return time.Duration(max(0, next-clock/1000)) * time.Millisecond
 }
 
 func (l *loop) deliver(m *mail) {
@@ -119,7 +129,7 @@ func (l *loop) deliver(m *mail) {
 		task(l)
 	}
 	if len(m.changes) > 0 {
-		l.hub.changed(m.changes)
+		l.hub.changed(m.changes, m.changedAt)
 	}
 	for _, call := range m.answers {
 		l.answer(call)

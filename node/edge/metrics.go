@@ -19,6 +19,7 @@ type metrics struct {
 	rejected   *prometheus.CounterVec
 	closes     *prometheus.CounterVec
 	limited    *prometheus.CounterVec
+	histograms histograms
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -42,6 +43,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"code"}),
 	}
 	m.limited = newLimitedCounter()
+	m.histograms = newHistograms(r)
 	r.MustRegister(m.open, m.rejected, m.closes, m.limited)
 	return m
 }

@@ -110,6 +110,7 @@ func (l *loop) writeOut(c *conn) bool {
 	}
 	l.outs.put(c.out)
 	c.out, c.sent = nil, 0
+	l.pushed(c.sub)
 	l.unblock(c)
 	return true
 }

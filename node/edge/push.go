@@ -134,6 +134,9 @@ func (h *hub) pushDue(c *conn) {
 }
 
 func (s *subscriber) sentDue() {
+	if s.outAt == 0 {
+		s.outAt = s.dueAt
+	}
 	s.due, s.dueSet = s.due[:0], nil
 	if cap(s.due) > frameItemsMax {
 		s.due = nil
@@ -154,6 +157,7 @@ func (h *hub) writeShared(c *conn) bool {
 	if n == len(frame) && err == nil {
 		c.takenAt = h.loop.now
 		h.loop.tally.bytes += n
+		h.loop.pushed(s)
 		return true
 	}
 	if err != nil && err != poll.ErrWouldBlock {
@@ -162,6 +166,14 @@ func (h *hub) writeShared(c *conn) bool {
 	}
 	c.out, c.sent = append(h.loop.outs.get(nil), frame...), n
 	return false
+}
+
+// pushed notes how old what the socket has taken was.
+func (l *loop) pushed(s *subscriber) {
+	if s != nil && s.outAt > 0 {
+		l.gauged.pushAge.observe(l.clock() - s.outAt)
+		s.outAt = 0
+	}
 }
 
 // hasMore reports whether a connection that takes bytes still has some to come.

@@ -33,6 +33,7 @@ func (s *Server) adminHandler() http.Handler {
 		writeJSON(w, status, r)
 	})
 	s.operations(mux)
+	mux.HandleFunc("GET /debug/connections", s.slowest)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)

@@ -92,6 +92,9 @@ func TestAdminPort(t *testing.T) {
 		"/readyz":       `"status":"ready"`,
 		"/metrics":      "stockmesh_items ",
 		"/debug/pprof/": "goroutine",
+
+		"/debug/connections":       `"slowest":[]`,
+		"/debug/connections?top=1": `"connections":0`,
 	} {
 		res, err := http.Get("http://" + s.AdminAddr() + path)
 		if err != nil {
@@ -242,6 +245,31 @@ func TestTrustedProxies(t *testing.T) {
 		res.Body.Close()
 		if res.StatusCode != http.StatusOK {
 			t.Fatalf("client %d: %s", i, res.Status)
+		}
+	}
+}
+
+func TestSlowestConnections(t *testing.T) {
+	s := run(t)
+	conn, _, err := websocket.Dial(t.Context(), "ws://"+s.Addr().String()+"/v1/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	if _, _, err := conn.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	base := "http://" + s.AdminAddr() + "/debug/connections"
+	status, v, err := fetch(base + "?top=5")
+	if err != nil || status != 200 || len(v["slowest"].([]any)) != 1 {
+		t.Fatalf("%d %v %v", status, v, err)
+	}
+	if first := v["slowest"].([]any)[0].(map[string]any); first["address"] != "127.0.0.1" || first["queued_bytes"] != float64(0) {
+		t.Errorf("got %v", first)
+	}
+	for _, bad := range []string{"0", "x", "1001"} {
+		if status, v, err := fetch(base + "?top=" + bad); err != nil || status != 400 || v["code"] != "bad_request" {
+			t.Errorf("%s: %d %v %v", bad, status, v, err)
 		}
 	}
 }
