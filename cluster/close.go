@@ -111,7 +111,9 @@ func (c *Cluster) closeEngine(ctx context.Context) error {
 		c.say(ctx, "the others were not told", c.region.gossip.Leave)
 	}
 	if c.mesh != nil {
-		c.say(ctx, "other regions were not told", c.mesh.gossip.Leave)
+		if c.mesh.anyReachable() { // whoever hears nothing would be waited for in vain
+			c.say(ctx, "other regions were not told", c.mesh.gossip.Leave)
+		}
 		if err := c.mesh.close(); err != nil {
 			c.logger.Warn("membership between regions did not end well", "error", err)
 		}

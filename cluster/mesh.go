@@ -388,6 +388,8 @@ func (m *mesh) reachable(region string) bool {
 	return p != nil && p.silence() < reachableFor && p.hearsThis()
 }
 
+func (m *mesh) anyReachable() bool { return slices.ContainsFunc(m.regions(), m.reachable) }
+
 // reached is how far a log of another region goes, as far as is known.
 func (m *mesh) reached(component string) uint64 {
 	region, _, _ := strings.Cut(component, ".")
