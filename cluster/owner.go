@@ -255,20 +255,6 @@ func (o *owner) expiryDue() bool {
 	return ok && at <= o.now()
 }
 
-// tradeDue tells whether there are rights to take or to give. After a round that changed
-// nothing only what has come since can make a difference.
-func (o *owner) tradeDue(idle bool) bool {
-	if o.trade == nil {
-		return false
-	}
-	o.replica.mu.RLock()
-	defer o.replica.mu.RUnlock()
-	if idle {
-		return o.trade.hasNews()
-	}
-	return o.trade.due(o.config.elapsed())
-}
-
 // round decides one round of what is due and of some calls, commits it and
 // answers them. It returns how many calls it took; with an error, which ends the
 // owner, those still unanswered are in current.
@@ -323,20 +309,6 @@ func (o *owner) plan(calls []*protocol.Call) int {
 	n := o.decide(calls)
 	o.trade.grant(o.draft)
 	return n
-}
-
-// settled tells what became of a round.
-func (o *owner) settled(committed bool) {
-	if o.trade == nil {
-		return
-	}
-	o.replica.mu.RLock()
-	defer o.replica.mu.RUnlock()
-	if committed {
-		o.trade.committed()
-	} else {
-		o.trade.failed()
-	}
 }
 
 // needsProof tells whether answers that changed nothing still ask for a round. In a

@@ -305,3 +305,31 @@ func (t *trader) send() {
 		delete(t.outbox, region)
 	}
 }
+
+// tradeDue tells whether there are rights to take or to give. After a round that changed
+// nothing only what has come since can make a difference.
+func (o *owner) tradeDue(idle bool) bool {
+	if o.trade == nil {
+		return false
+	}
+	o.replica.mu.RLock()
+	defer o.replica.mu.RUnlock()
+	if idle {
+		return o.trade.hasNews()
+	}
+	return o.trade.due(o.config.elapsed())
+}
+
+// settled tells what became of a round.
+func (o *owner) settled(committed bool) {
+	if o.trade == nil {
+		return
+	}
+	o.replica.mu.RLock()
+	defer o.replica.mu.RUnlock()
+	if committed {
+		o.trade.committed()
+	} else {
+		o.trade.failed()
+	}
+}
