@@ -14,7 +14,7 @@ type nodeLog struct {
 	mu      sync.Mutex
 	buf     []byte
 	decided int // how often the node became an owner
-	wrong   int // data races and panics
+	wrong   faultFinder
 }
 
 // ownerLine is what a node says when it becomes the owner of a shard.
@@ -25,7 +25,7 @@ func (l *nodeLog) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.decided += bytes.Count(b, []byte(ownerLine))
-	l.wrong += bytes.Count(b, []byte("WARNING: DATA RACE")) + bytes.Count(b, []byte("panic: "))
+	l.wrong.write(b)
 	l.buf = append(l.buf, b...)
 	if over := len(l.buf) - logBytesMax; over > 0 {
 		l.buf = append(l.buf[:0], l.buf[over:]...)
@@ -45,11 +45,11 @@ func (l *nodeLog) terms() int {
 	return l.decided
 }
 
-// faults counts data races and panics.
-func (l *nodeLog) faults() int {
+// faults are the data races and panics.
+func (l *nodeLog) faults() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.wrong
+	return l.wrong.found()
 }
 
 // tail is the last n lines.

@@ -141,8 +141,8 @@ func (r *Region) end() {
 	r.checkAssertions()
 	r.keepLogs()
 	for _, n := range r.nodes {
-		if faults := n.log.faults(); faults > 0 {
-			r.t.Errorf("%s had %d data races or panics", n, faults)
+		for _, fault := range n.log.faults() {
+			r.t.Errorf("%s had a data race or a panic:\n%s", n, fault)
 		}
 	}
 	if !r.t.Failed() {
