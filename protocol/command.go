@@ -77,7 +77,8 @@ type Command struct {
 	Token      string   `json:"token,omitzero"`
 
 	// The node's own.
-	Order *Order `json:"-" cbor:"-"`
+	Order  *Order `json:"-" cbor:"-"`
+	Within Scope  `json:"-" cbor:"-"` // what the reservation must be within; nil: no limit
 }
 
 // Order ties the commands of one order over several shards together. A node's own:
