@@ -193,13 +193,21 @@ func (c *customer) try(ctx context.Context, e *Entry) (again bool) {
 	if !wire.Retryable {
 		return false
 	}
-	wait := time.NewTimer(max(50*time.Millisecond, time.Duration(wire.RetryAfterMS)*time.Millisecond))
+	if !retryLater(ctx, wire) {
+		e.Unknown = true
+		return false
+	}
+	return true
+}
+
+// retryLater waits as long as the answer says, and reports whether ctx lasted.
+func retryLater(ctx context.Context, err *protocol.Error) bool {
+	wait := time.NewTimer(max(50*time.Millisecond, time.Duration(err.RetryAfterMS)*time.Millisecond))
 	defer wait.Stop()
 	select {
 	case <-wait.C:
 		return true
 	case <-ctx.Done():
-		e.Unknown = true
 		return false
 	}
 }
@@ -240,7 +248,7 @@ func (c *customer) resolve() {
 		if !e.Unknown || !e.Command.Op.IsWrite() {
 			continue
 		}
-		reply, err := c.client.Outcome(ctx, e.Command.Key, e.Home)
+		reply, err := c.outcome(ctx, e)
 		if err != nil {
 			continue // it stays unknown, and the account says so
 		}
@@ -250,6 +258,17 @@ func (c *customer) resolve() {
 			e.Reply, e.Err = *reply, nil
 		} else {
 			e.Err = errNeverApplied
+		}
+	}
+}
+
+// outcome asks until it is told: a busy machine is cut off for a moment even now.
+func (c *customer) outcome(ctx context.Context, e *Entry) (*client.Reply, error) {
+	for {
+		reply, err := c.client.Outcome(ctx, e.Command.Key, e.Home)
+		var wire *protocol.Error
+		if err == nil || !errors.As(err, &wire) || !wire.Retryable || !retryLater(ctx, wire) {
+			return reply, err
 		}
 	}
 }
