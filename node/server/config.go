@@ -62,6 +62,15 @@ type Config struct {
 	RateLimitPerConnection int
 	RateBurst              int
 
+	// Of one token's subject, over all nodes of the region.
+	RateLimitPerUser        int
+	MaxConnectionsPerUser   int
+	MaxSubscriptionsPerUser int
+
+	JWKS        string // URL or file; "" means that nobody is asked who he is
+	JWTIssuer   string
+	JWTAudience string
+
 	TrustedProxies []string // addresses or prefixes
 
 	Heartbeat time.Duration
@@ -117,7 +126,13 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.IntVar(&c.MaxConnectionsPerIP, "max-connections-per-ip", c.MaxConnectionsPerIP, "connections of one address, above it 429 (0: no limit)")
 	f.IntVar(&c.RateLimit, "rate-limit", c.RateLimit, "commands per second of one address (IPv6: its /64), above it rate_limited or 429 (0: no limit); an HTTP request is a command, a batch as many as it holds")
 	f.IntVar(&c.RateLimitPerConnection, "rate-limit-per-connection", c.RateLimitPerConnection, "commands per second of one WebSocket, above it rate_limited (0: no limit)")
-	f.IntVar(&c.RateBurst, "rate-burst", c.RateBurst, "commands at once within both rates (0: a second's worth)")
+	f.IntVar(&c.RateLimitPerUser, "rate-limit-per-user", c.RateLimitPerUser, "commands per second of one token's subject in the whole region (0: no limit)")
+	f.IntVar(&c.RateBurst, "rate-burst", c.RateBurst, "commands at once within these rates (0: a second's worth)")
+	f.IntVar(&c.MaxConnectionsPerUser, "max-connections-per-user", c.MaxConnectionsPerUser, "connections of one token's subject in the whole region, above it 429 or close code 4102 (0: no limit)")
+	f.IntVar(&c.MaxSubscriptionsPerUser, "max-subscriptions-per-user", c.MaxSubscriptionsPerUser, "selectors that one token's subject may have subscribed to in the whole region (0: no limit)")
+	f.StringVar(&c.JWKS, "jwks", c.JWKS, "`URL or FILE` with the public keys that sign clients' tokens (JWKS, a file also PEM); read again when they change")
+	f.StringVar(&c.JWTIssuer, "jwt-issuer", c.JWTIssuer, "what tokens must say in `iss` (default: not looked at)")
+	f.StringVar(&c.JWTAudience, "jwt-audience", c.JWTAudience, "what tokens must name in `aud` (default: not looked at)")
 	f.StringSliceVar(&c.TrustedProxies, "trusted-proxies", c.TrustedProxies, "`CIDR,...` of proxies before the public port: their PROXY headers (v1, v2) and X-Forwarded-For say who the client is")
 	f.DurationVar(&c.Heartbeat, "heartbeat", c.Heartbeat, "time between pings; a client silent for two is closed")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "time over which clients are sent elsewhere at the end (a node without others: at once)")
@@ -178,7 +193,7 @@ func (c *Config) Validate() error {
 	if c.MaxConnections < 0 || c.MaxConnectionsPerIP < 0 {
 		bad("--max-connections and --max-connections-per-ip can't be negative")
 	}
-	errs = append(errs, c.checkRates()...)
+	errs = append(errs, c.checkLimits()...)
 	_, err := c.trustedProxies()
 	errs = append(errs, err)
 	if (c.TLSCert == "") != (c.TLSKey == "") {
@@ -187,14 +202,10 @@ func (c *Config) Validate() error {
 	if c.TLSCA != "" && c.TLSCert == "" {
 		bad("--tls-ca needs --tls-cert and --tls-key")
 	}
-	bad2 := func(err error) {
-		if err != nil {
-			errs = append(errs, err)
-		}
+	if c.JWKS == "" && (c.JWTIssuer != "" || c.JWTAudience != "") {
+		bad("--jwt-issuer and --jwt-audience need --jwks")
 	}
-	bad2(c.checkAddress("--listen", c.Listen))
-	bad2(c.checkAddress("--admin", c.Admin))
-	bad2(c.checkAdvertise())
+	errs = append(errs, c.checkAddress("--listen", c.Listen), c.checkAddress("--admin", c.Admin), c.checkAdvertise())
 	return errors.Join(errs...)
 }
 
@@ -232,24 +243,6 @@ func (c *Config) checkMembers() (errs []error) {
 	return errs
 }
 
-// rateMax keeps the time between two commands well above the clock's nanosecond.
-const rateMax = 10_000_000
-
-func (c *Config) checkRates() (errs []error) {
-	for _, f := range []struct {
-		flag  string
-		value int
-	}{{"--rate-limit", c.RateLimit}, {"--rate-limit-per-connection", c.RateLimitPerConnection}, {"--rate-burst", c.RateBurst}} {
-		if f.value < 0 || f.value > rateMax {
-			errs = append(errs, fmt.Errorf("%s %d: want 0 to %d", f.flag, f.value, rateMax))
-		}
-	}
-	if c.RateBurst > 0 && c.RateLimit == 0 && c.RateLimitPerConnection == 0 {
-		errs = append(errs, errors.New("--rate-burst needs --rate-limit or --rate-limit-per-connection"))
-	}
-	return errs
-}
-
 // trustedProxies takes prefixes, and addresses for themselves.
 func (c *Config) trustedProxies() (list []netip.Prefix, err error) {
 	for _, s := range c.TrustedProxies {
@@ -271,13 +264,15 @@ func (c *Config) checkAddress(flag, addr string) error {
 	if err != nil {
 		return fmt.Errorf("%s %q: want host:port", flag, addr)
 	}
-	if c.Insecure || host == "localhost" {
+	if c.Insecure || c.JWKS != "" || isLoopback(host) {
 		return nil
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
-		return nil
-	}
-	return fmt.Errorf("%s %s would let anybody on the network in, as no clients are authenticated: use a loopback address, or --insecure if the network is closed", flag, addr)
+	return fmt.Errorf("%s %s would let anybody on the network in, as no clients are authenticated: use --jwks, a loopback address, or --insecure if the network is closed", flag, addr)
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
 func (c *Config) checkAdvertise() error {
