@@ -193,7 +193,8 @@ const (
 type Call struct {
 	Command  Command
 	Session  uint64 // who asks; that session gets no push about its own change
-	Subject  string // for the movement history
+	Subject  string // of the caller's token; for the movement history
+	Address  string // the caller comes from, without port; for the movement history
 	Tag      uint64 // free for the submitter
 	Due      int64  // the node's own: when it must have been answered, in ns of a clock of its own
 	Ordered  bool   // commands of the same sender before it are unanswered: a read waits for them

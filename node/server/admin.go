@@ -19,29 +19,46 @@ type Readiness struct {
 	Mesh     []string `json:"mesh,omitzero"` // what is wrong with other regions, or the way to them; this one sells on
 }
 
+// adminRoute is one thing the admin port serves.
+type adminRoute struct {
+	pattern string // as http.ServeMux takes it
+	serve   http.HandlerFunc
+}
+
+func (s *Server) adminRoutes() []adminRoute {
+	metrics := promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry})
+	return append([]adminRoute{
+		{"GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
+		}},
+		{"GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+			r := s.readiness()
+			writeJSON(w, r.httpStatus(), r)
+		}},
+		{"GET /metrics", metrics.ServeHTTP},
+		{"GET /debug/connections", s.slowest},
+		{"GET /debug/pprof/", pprof.Index},
+		{"GET /debug/pprof/cmdline", pprof.Cmdline},
+		{"GET /debug/pprof/profile", pprof.Profile},
+		{"GET /debug/pprof/symbol", pprof.Symbol},
+		{"GET /debug/pprof/trace", pprof.Trace},
+	}, s.operations()...)
+}
+
 func (s *Server) adminHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		r := s.readiness()
-		status := http.StatusOK
-		if r.Status != "ready" {
-			status = http.StatusServiceUnavailable
-		}
-		writeJSON(w, status, r)
-	})
-	s.operations(mux)
-	mux.HandleFunc("GET /debug/connections", s.slowest)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry}))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	for _, r := range s.adminRoutes() {
+		mux.HandleFunc(r.pattern, r.serve)
+	}
 	// A page in an operator's browser must not operate the node behind their back.
 	return http.NewCrossOriginProtection().Handler(mux)
+}
+
+func (r *Readiness) httpStatus() int {
+	if r.Status == "ready" {
+		return http.StatusOK
+	}
+	return http.StatusServiceUnavailable
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

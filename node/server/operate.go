@@ -16,49 +16,55 @@ import (
 // operateTimeout bounds what an operator asks of a region.
 const operateTimeout = 30 * time.Second
 
+// operation is what an operator asks of a region; its answer is sent as JSON.
+type operation func(ctx context.Context, c *cluster.Cluster, r *http.Request) (any, error)
+
 // operations are the routes of the admin port by which a region is looked after;
 // `stockctl` uses them.
-func (s *Server) operations(mux *http.ServeMux) {
-	handle := func(pattern string, do func(ctx context.Context, c *cluster.Cluster, r *http.Request) (any, error)) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			c := s.cluster.Load()
-			if c == nil {
-				writeProblem(w, http.StatusServiceUnavailable, protocol.CodeUnavailable, "the node is still "+*s.phase.Load())
-				return
-			}
-			ctx, cancel := context.WithTimeout(r.Context(), operateTimeout)
-			defer cancel()
-			answer, err := do(ctx, c, r)
-			if err != nil {
-				status, code := operationStatus(err)
-				writeProblem(w, status, code, err.Error())
-				return
-			}
-			writeJSON(w, http.StatusOK, answer)
-		})
+func (s *Server) operations() []adminRoute {
+	return []adminRoute{
+		{"GET /backup", s.backup},
+		{"POST /activate", s.operate(func(ctx context.Context, c *cluster.Cluster, _ *http.Request) (any, error) {
+			return map[string]string{"status": "active"}, c.Activate(ctx)
+		})},
+		{"GET /nodes", s.operate(func(ctx context.Context, c *cluster.Cluster, _ *http.Request) (any, error) {
+			nodes, replicas, err := c.Members(ctx)
+			return map[string]any{"nodes": nodes, "replicas": replicas}, err
+		})},
+		{"DELETE /nodes/{name}", s.operate(func(ctx context.Context, c *cluster.Cluster, r *http.Request) (any, error) {
+			name := r.PathValue("name")
+			return map[string]string{"removed": name}, c.RemoveMember(ctx, name, r.URL.Query().Get("force") == "true")
+		})},
+		{"PUT /replicas", s.operate(setReplicas)},
+		{"GET /regions", s.operate(func(_ context.Context, c *cluster.Cluster, _ *http.Request) (any, error) {
+			return ledger{c, s}.Mesh(), nil
+		})},
+		{"DELETE /regions/{name}", s.operate(s.changeRegion("removed", (*cluster.Cluster).RemoveRegion))},
+		{"PUT /regions/{name}", s.operate(s.changeRegion("linked", (*cluster.Cluster).RestoreRegion))},
 	}
-	mux.HandleFunc("GET /backup", s.backup)
-	handle("POST /activate", func(ctx context.Context, c *cluster.Cluster, _ *http.Request) (any, error) {
-		return map[string]string{"status": "active"}, c.Activate(ctx)
-	})
-	handle("GET /nodes", func(ctx context.Context, c *cluster.Cluster, _ *http.Request) (any, error) {
-		nodes, replicas, err := c.Members(ctx)
-		return map[string]any{"nodes": nodes, "replicas": replicas}, err
-	})
-	handle("DELETE /nodes/{name}", func(ctx context.Context, c *cluster.Cluster, r *http.Request) (any, error) {
-		name := r.PathValue("name")
-		return map[string]string{"removed": name}, c.RemoveMember(ctx, name, r.URL.Query().Get("force") == "true")
-	})
-	handle("PUT /replicas", setReplicas)
-	handle("GET /regions", func(_ context.Context, c *cluster.Cluster, _ *http.Request) (any, error) {
-		return ledger{c, s}.Mesh(), nil
-	})
-	handle("DELETE /regions/{name}", s.changeRegion("removed", (*cluster.Cluster).RemoveRegion))
-	handle("PUT /regions/{name}", s.changeRegion("linked", (*cluster.Cluster).RestoreRegion))
+}
+
+func (s *Server) operate(do operation) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c := s.cluster.Load()
+		if c == nil {
+			writeProblem(w, http.StatusServiceUnavailable, protocol.CodeUnavailable, "the node is still "+*s.phase.Load())
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), operateTimeout)
+		defer cancel()
+		answer, err := do(ctx, c, r)
+		if err != nil {
+			status, code := operationStatus(err)
+			writeProblem(w, status, code, err.Error())
+			return
+		}
+		writeJSON(w, http.StatusOK, answer)
+	}
 }
 
 // changeRegion removes another region or takes it back; state is what it is then.
-func (s *Server) changeRegion(state string, change func(c *cluster.Cluster, ctx context.Context, name string) error) func(context.Context, *cluster.Cluster, *http.Request) (any, error) {
+func (s *Server) changeRegion(state string, change func(c *cluster.Cluster, ctx context.Context, name string) error) operation {
 	return func(ctx context.Context, c *cluster.Cluster, r *http.Request) (any, error) {
 		name := r.PathValue("name")
 		if err := s.checkOtherRegion(name); err != nil {
