@@ -100,6 +100,7 @@ func AppendMovement(b []byte, m *Movement) []byte {
 	b = appendOptional(b, `,"reason":`, m.Reason)
 	b = appendOptional(b, `,"reference":`, m.Reference)
 	b = appendOptional(b, `,"subject":`, m.Subject)
+	b = appendOptional(b, `,"address":`, m.Address)
 	return append(b, '}')
 }
 

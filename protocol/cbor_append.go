@@ -154,7 +154,7 @@ func cborReservation(b []byte, r *Reservation) []byte {
 }
 
 func cborMovement(b []byte, m *Movement) []byte {
-	b = cborMapOf(b, 10, m.Key != "", m.Reservation != "", m.Reason != "", m.Reference != "", m.Subject != "")
+	b = cborMapOf(b, 10, m.Key != "", m.Reservation != "", m.Reason != "", m.Reference != "", m.Subject != "", m.Address != "")
 	b = cborTextField(b, "sequence", m.Sequence)
 	b = cborTimeField(b, "at", m.At)
 	b = cborTextField(b, "region", m.Region)
@@ -169,5 +169,6 @@ func cborMovement(b []byte, m *Movement) []byte {
 	b = cborOptional(b, "reservation", m.Reservation)
 	b = cborOptional(b, "reason", m.Reason)
 	b = cborOptional(b, "reference", m.Reference)
-	return cborOptional(b, "subject", m.Subject)
+	b = cborOptional(b, "subject", m.Subject)
+	return cborOptional(b, "address", m.Address)
 }

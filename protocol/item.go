@@ -89,6 +89,7 @@ type Movement struct {
 	Reason        string `json:"reason,omitzero"`
 	Reference     string `json:"reference,omitzero"`
 	Subject       string `json:"subject,omitzero"`
+	Address       string `json:"address,omitzero"` // it was asked for from, without port
 }
 
 // Have names the version of an item that a subscriber already holds.

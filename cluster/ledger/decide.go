@@ -1,6 +1,9 @@
 package ledger
 
 import (
+	"strings"
+	"unicode/utf8"
+
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -12,7 +15,7 @@ func (d *Draft) Decide(call *protocol.Call) {
 	// A call of a dropped round comes here again with its old answer.
 	call.Result, call.Err, call.Replayed = protocol.Result{}, nil, false
 	if c.Op == protocol.OpSettle || c.Op == protocol.OpResolve {
-		call.Result, call.Err = d.follow(c)
+		call.Result, call.Err = d.follow(call)
 		return
 	}
 	d.scratch = append(d.scratch[:0], c.Key...)
@@ -24,7 +27,7 @@ func (d *Draft) Decide(call *protocol.Call) {
 	}
 	rec := Record{
 		Key: c.Key, Print: print, Reason: c.Reason, Reference: c.Reference,
-		Subject: call.Subject, By: call.Session, id: id,
+		Subject: call.Subject, Address: addressOf(call), By: call.Session, id: id,
 	}
 	call.Result, call.Err = d.decide(c, rec)
 	if call.Err != nil {
@@ -50,8 +53,25 @@ func (d *Draft) replay(call *protocol.Call, id keyHash, print uint64) bool {
 		call.Err = protocol.NewError(protocol.CodeKeyReused, "key %q was used for a different command before", call.Command.Key)
 		return true
 	}
-	call.Result, call.Replayed = outcomeOf(outcome), true
+	result := outcomeOf(outcome)
+	if r := result.Reservation; r != nil && !call.Command.Within.Covers(r.User, r.Lines) {
+		call.Err = NoReservation(call.Command.Reservation)
+		return true
+	}
+	call.Result, call.Replayed = result, true
 	return true
+}
+
+// addressBytesMax bounds what a record keeps of where its caller came from: every address
+// fits, and nothing that only looks like one costs the log more.
+const addressBytesMax = 64
+
+func addressOf(call *protocol.Call) string {
+	a := call.Address
+	if len(a) <= addressBytesMax && utf8.ValidString(a) {
+		return a
+	}
+	return strings.ToValidUTF8(a[:min(len(a), addressBytesMax)], "")
 }
 
 // decide appends the record of a command that is allowed.
@@ -262,11 +282,13 @@ func reservationResult(r *reservation) protocol.Result {
 	return protocol.Result{Kind: protocol.KindReservation, Reservation: &v}
 }
 
-// held returns a reservation that has not ended.
-func (d *Draft) held(id string) (*reservation, *protocol.Error) {
+// held returns the reservation that a command names, if it has not ended. One that the
+// command's sender may not touch is as one that does not exist.
+func (d *Draft) held(c *protocol.Command) (*reservation, *protocol.Error) {
+	id := c.Reservation
 	r := d.reservation(id)
-	if r == nil || r.isPart() {
-		return nil, protocol.NewError(protocol.CodeNotFound, "no reservation %q", id)
+	if r == nil || r.isPart() || !c.Within.Covers(r.User, r.Lines) {
+		return nil, NoReservation(id)
 	}
 	if r.State != protocol.Held {
 		err := protocol.NewError(protocol.CodeReservationEnded, "reservation %q is %s", id, r.State)
@@ -276,10 +298,16 @@ func (d *Draft) held(id string) (*reservation, *protocol.Error) {
 	return r, nil
 }
 
+// NoReservation is the answer about a reservation that does not exist, or that whoever
+// asks may not know of: the two must not be told apart.
+func NoReservation(id string) *protocol.Error {
+	return protocol.NewError(protocol.CodeNotFound, "no reservation %q", id)
+}
+
 // finish confirms or releases. Confirming can't run out of range: the units it
 // sells were counted when they were held.
 func (d *Draft) finish(c *protocol.Command, rec Record) (protocol.Result, *protocol.Error) {
-	r, err := d.held(c.Reservation)
+	r, err := d.held(c)
 	if err != nil {
 		return protocol.Result{}, err
 	}
@@ -292,7 +320,7 @@ func (d *Draft) finish(c *protocol.Command, rec Record) (protocol.Result, *proto
 }
 
 func (d *Draft) extend(c *protocol.Command, rec Record) (protocol.Result, *protocol.Error) {
-	r, err := d.held(c.Reservation)
+	r, err := d.held(c)
 	if err != nil {
 		return protocol.Result{}, err
 	}

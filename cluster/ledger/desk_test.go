@@ -16,11 +16,12 @@ type desk struct {
 	now   protocol.Time
 	log   [][]byte
 	keys  int
+	call  protocol.Call // what calls have beside their commands; its command's scope too
 }
 
 func newDesk(t testing.TB) *desk {
 	s := NewState("eu", 0)
-	return &desk{t: t, state: s, draft: NewDraft(s), now: 1000}
+	return &desk{t: t, state: s, draft: NewDraft(s), now: 1000, call: protocol.Call{Subject: "till"}}
 }
 
 // open starts a round.
@@ -49,10 +50,11 @@ func (k *desk) decide(body string) *protocol.Call {
 		k.keys++
 		body = strings.Replace(body, `"op"`, fmt.Sprintf(`"key":"auto %d","op"`, k.keys), 1)
 	}
-	c := &protocol.Call{Subject: "till"}
+	c := &protocol.Call{Subject: k.call.Subject, Address: k.call.Address}
 	if err := c.Command.Decode([]byte(body)); err != nil {
 		k.t.Fatalf("%s: %v", body, err)
 	}
+	c.Command.Within = k.call.Command.Within
 	k.draft.Decide(c)
 	return c
 }

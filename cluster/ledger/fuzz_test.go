@@ -33,6 +33,8 @@ func seedDesk(t testing.TB) *desk {
 	k.commit()
 	k.do(`{"op":"reserve","lines":[{"sku":"A","quantity":1}]}`)
 	seedOrders(k)
+	k.call.Address = "192.0.2.7"
+	k.do(adjustA10)
 	return k
 }
 
@@ -238,7 +240,7 @@ func TestRoundRoundTrip(t *testing.T) {
 		rec := Record{Type: typ, Epoch: 9, Node: "n"}
 		if typ < TypeEpoch {
 			rec = Record{
-				Type: typ, Key: "k", Print: 7, Reason: "r", Reference: "f", Subject: "s", Reservation: "eu.X", ExpiresAt: 99,
+				Type: typ, Key: "k", Print: 7, Reason: "r", Reference: "f", Subject: "s", Address: "::1", Reservation: "eu.X", ExpiresAt: 99,
 				User: "u", Lines: []LineRef{{1, 4}, {0, protocol.QuantityMax}}, Outcome: outcome, id: keyID("k"),
 				Events: []Event{{Item: 1, Version: 1 << 63, Received: 1 << 62, Removed: -1, Sold: 3, Held: 4, OnHandDelta: -5, ReservedDelta: 6, Previous: Position{7, 8}}},
 			}

@@ -192,7 +192,7 @@ func (g *region) decide(t *rapid.T, c protocol.Command) {
 		t.Fatalf("%+v: %v", c, err)
 	}
 	g.sent = append(g.sent, c)
-	g.decideCall(t, &protocol.Call{Command: c, Session: g.nonce, Subject: "someone"})
+	g.decideCall(t, &protocol.Call{Command: c, Session: g.nonce, Subject: "someone", Address: "2001:db8::7"})
 }
 
 // decideCall gives one command to the draft and to the model.

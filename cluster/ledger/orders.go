@@ -188,7 +188,10 @@ const givenUpAfterMS = 100
 // Settle ends an open part as its order ended: its units are sold, or given back.
 // It returns false if the part is not open, as when it was settled before. Only what
 // the home said may be passed on here.
-func (d *Draft) Settle(part string, sold bool) bool {
+func (d *Draft) Settle(part string, sold bool) bool { return d.settle(part, sold, Record{}) }
+
+// settle takes what its record shall say of who ended the order.
+func (d *Draft) settle(part string, sold bool, rec Record) bool {
 	r := d.reservation(part)
 	if !r.isPart() || r.State != protocol.Held {
 		return false
@@ -197,7 +200,7 @@ func (d *Draft) Settle(part string, sold bool) bool {
 	if sold {
 		t = TypeConfirm
 	}
-	d.end(r, t, Record{})
+	d.end(r, t, rec)
 	return true
 }
 
@@ -215,9 +218,12 @@ func (d *Draft) Resolve(order string) OrderState {
 
 // follow does what nodes ask of each other about orders. It needs no key: asked
 // again, it changes nothing.
-func (d *Draft) follow(c *protocol.Command) (protocol.Result, *protocol.Error) {
+func (d *Draft) follow(call *protocol.Call) (protocol.Result, *protocol.Error) {
+	c := &call.Command
 	if c.Op == protocol.OpSettle {
-		d.Settle(c.Reservation, c.Quantity == 1)
+		d.settle(c.Reservation, c.Quantity == 1, Record{
+			Reason: c.Reason, Reference: c.Reference, Subject: call.Subject, Address: addressOf(call),
+		})
 		return protocol.Result{}, nil
 	}
 	if c.Order == nil || c.Order.ID == "" {

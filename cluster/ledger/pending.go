@@ -22,7 +22,7 @@ func (d *Draft) Size() int {
 	const eventBytes, lineBytes = 64, 12
 	for ; d.measured < len(d.round.Records); d.measured++ {
 		rec := &d.round.Records[d.measured]
-		d.bytes += 32 + len(rec.Key) + len(rec.Reason) + len(rec.Reference) + len(rec.Subject) +
+		d.bytes += 32 + len(rec.Key) + len(rec.Reason) + len(rec.Reference) + len(rec.Subject) + len(rec.Address) +
 			len(rec.Reservation) + len(rec.User) + len(rec.Outcome) +
 			len(rec.Events)*eventBytes + len(rec.Lines)*lineBytes + orderBytes(rec.Order)
 	}

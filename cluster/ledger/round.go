@@ -59,6 +59,7 @@ type Record struct {
 	Reason      string
 	Reference   string
 	Subject     string
+	Address     string // the caller came from
 	Reservation string
 	ExpiresAt   protocol.Time // TypeReserve, TypeExtend
 	User        string        // TypeReserve
@@ -111,7 +112,11 @@ const (
 	hasEpoch
 	hasEvents
 	hasOrder
+	hasMore // a second byte of flags follows
 )
+
+// Of a record's second byte of flags.
+const hasAddress = 1 << 0
 
 // AppendTo appends the round's stored form, described in DESIGN.md.
 func (r *Round) AppendTo(b []byte) []byte {
@@ -145,6 +150,7 @@ func (rec *Record) flags() byte {
 	set(hasEpoch, rec.Epoch != 0)
 	set(hasEvents, len(rec.Events) > 0)
 	set(hasOrder, rec.Order != nil)
+	set(hasMore, rec.Address != "")
 	return f
 }
 
@@ -186,6 +192,10 @@ func (w *writer) record(rec *Record) {
 	}
 	if f&hasOrder != 0 {
 		w.order(rec.Order)
+	}
+	if f&hasMore != 0 {
+		w.byte(hasAddress)
+		w.string(rec.Address)
 	}
 }
 
@@ -281,9 +291,20 @@ func (r *reader) record(rec *Record, items int) {
 	if f&hasOrder != 0 {
 		rec.Order = r.order()
 	}
+	if f&hasMore != 0 {
+		r.more(rec)
+	}
 	if f == 0 || f != rec.flags() {
 		r.fail("flags without their fields")
 	}
+}
+
+// more reads what a record's second byte of flags says.
+func (r *reader) more(rec *Record) {
+	if f := r.byte(); f != hasAddress {
+		r.fail("unknown flags")
+	}
+	rec.Address = r.string()
 }
 
 // eventsOf carves n events out of a larger piece, which is no larger than what is
@@ -332,7 +353,7 @@ func (r *Round) Movement(region string, shard int, at Position) (m protocol.Move
 			OnHandDelta: ev.OnHandDelta, ReservedDelta: ev.ReservedDelta,
 			OnHand: ev.Received - ev.Removed - ev.Sold, Reserved: ev.Held,
 			Key: rec.Key, Reservation: rec.Reservation,
-			Reason: rec.Reason, Reference: rec.Reference, Subject: rec.Subject,
+			Reason: rec.Reason, Reference: rec.Reference, Subject: rec.Subject, Address: rec.Address,
 		}, ev.Previous, true
 	}
 	return m, previous, false

@@ -37,7 +37,7 @@ var ops = [...]protocol.Op{
 }
 
 // A call is its op, a set of flags and the fields that the flags name, in this
-// order: texts, totals, options, if_version, lines, session, order.
+// order: texts, totals, options, if_version, lines, session, order, address, within.
 const (
 	textsAt   = 0
 	totalsAt  = 11
@@ -48,6 +48,8 @@ const (
 	hasSession   = 1 << 20
 	isOrdered    = 1 << 21
 	hasOrder     = 1 << 22
+	hasAddress   = 1 << 23
+	hasWithin    = 1 << 24
 )
 
 // The least that a call, a line and a number take in bytes.
@@ -108,6 +110,12 @@ func rareFlagsOf(c *protocol.Call) (f uint32) {
 	if c.Command.Order != nil {
 		f |= hasOrder
 	}
+	if c.Address != "" {
+		f |= hasAddress
+	}
+	if c.Command.Within != nil {
+		f |= hasWithin
+	}
 	return f
 }
 
@@ -155,6 +163,12 @@ func appendCall(b []byte, c *protocol.Call) []byte {
 	if m.Order != nil {
 		b = appendOrder(b, m.Order)
 	}
+	if c.Address != "" {
+		b = appendString(b, c.Address)
+	}
+	if m.Within != nil {
+		b = appendScope(b, m.Within)
+	}
 	return b
 }
 
@@ -194,6 +208,7 @@ type batchReader struct {
 	numbers []int64
 	texts   []string
 	lines   []protocol.Line
+	grants  []protocol.Grant
 }
 
 // DecodeBatch reads what Sender.Next gave. The calls have no ID, Tag, Due and
@@ -263,6 +278,12 @@ func (r *batchReader) rare(c *protocol.Call, f uint32) {
 	c.Ordered = f&isOrdered != 0
 	if f&hasOrder != 0 {
 		m.Order = r.order()
+	}
+	if f&hasAddress != 0 {
+		c.Address = r.string()
+	}
+	if f&hasWithin != 0 {
+		m.Within = r.scope()
 	}
 }
 

@@ -29,6 +29,10 @@ var (
 			Lines: lines.Draw(t, "lines"), Parts: rapid.SliceOfN(texts, 0, 3).Draw(t, "parts"),
 		}
 	})
+	nameLists = rapid.OneOf(rapid.Just([]string(nil)), rapid.SliceOfN(texts, 0, 3))
+	scopes    = rapid.OneOf(rapid.Just(protocol.Scope(nil)), rapid.Map(rapid.SliceOfN(rapid.Custom(func(t *rapid.T) protocol.Grant {
+		return protocol.Grant{SKUs: nameLists.Draw(t, "skus"), Locations: nameLists.Draw(t, "locations"), Users: nameLists.Draw(t, "users")}
+	}), 0, 3), func(list []protocol.Grant) protocol.Scope { return list }))
 	opNames = rapid.OneOf(
 		rapid.SampledFrom(ops[1:]), rapid.Just(protocol.OpPing), rapid.Map(texts, func(s string) protocol.Op { return protocol.Op(s) }),
 	)
@@ -50,6 +54,7 @@ func drawCall(t *rapid.T) *protocol.Call {
 	}
 	m.IfVersion = rapid.Ptr(texts, true).Draw(t, "if_version")
 	m.Order = rapid.Ptr(orders, true).Draw(t, "order")
+	c.Address, m.Within = texts.Draw(t, "address"), scopes.Draw(t, "within")
 	return c
 }
 

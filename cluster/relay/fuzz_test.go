@@ -64,6 +64,10 @@ func sampleCalls() []*protocol.Call {
 			Result: protocol.Result{Kind: protocol.KindItems, Items: []protocol.Item{item}},
 		},
 		{Command: protocol.Command{Op: protocol.OpGet}},
+		{Address: "2001:db8::1", Command: protocol.Command{Op: protocol.OpConfirm, Reservation: "eu.1", Within: protocol.Scope{
+			{SKUs: []string{"tee-*", "A"}, Locations: []string{}}, {}, {Users: []string{"u"}},
+		}}},
+		{Command: protocol.Command{Op: protocol.OpRelease, Reservation: "eu.1", Within: protocol.Scope{}}},
 		{Command: protocol.Command{Op: "later", Reservation: "eu.1.2"}, Result: protocol.Result{Kind: protocol.KindOutcome}},
 	}
 }
