@@ -88,6 +88,9 @@ func writeProblemStatus(w http.ResponseWriter, e *protocol.Error, status int) {
 	if p.Title == "" {
 		p.Title = http.StatusText(status)
 	}
+	if e.Code == protocol.CodeUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
 	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", strconv.FormatInt(retrySeconds(e.RetryAfterMS), 10))
 	}

@@ -9,6 +9,7 @@
 package api
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -51,10 +52,16 @@ type Config struct {
 	Registerer prometheus.Registerer // nil: metrics are counted but not shown
 	Origins    []string              // Origin headers allowed beside the same host, as "https://shop.example"
 
+	Guard        Guard                                      // nil: everybody may do everything
+	Quota        Quota                                      // nil, or no Guard: no limits of subjects
+	Certificates func(r *http.Request) *x509.Certificate    // a request's verified client certificate; nil: there are none
+	Address      func(r *http.Request) (withoutPort string) // where a client is, for the movement history; nil: the connection's other end
+
 	// Allow takes n commands from what a request's client may still ask for, as many
 	// as there are; err says why it is not all and when to come again. nil: no limit.
 	Allow func(r *http.Request, n int) (allowed int, err *protocol.Error)
 
+	AuthTimeout   time.Duration // checking one token; default 5 s
 	AnswerTimeout time.Duration // a submitted call without answer is then reported as unknown; default 30 s
 	BodyTimeout   time.Duration // reading one request body; default 30 s
 	WriteTimeout  time.Duration // one write to a stream's reader; default 10 s
@@ -66,6 +73,9 @@ func (c *Config) setDefaults() {
 	if c.Allow == nil {
 		c.Allow = func(_ *http.Request, n int) (int, *protocol.Error) { return n, nil }
 	}
+	if c.Address == nil {
+		c.Address = peerAddress
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -73,6 +83,7 @@ func (c *Config) setDefaults() {
 		field *time.Duration
 		value time.Duration
 	}{
+		{&c.AuthTimeout, 5 * time.Second},
 		{&c.AnswerTimeout, 30 * time.Second},
 		{&c.BodyTimeout, 30 * time.Second},
 		{&c.WriteTimeout, 10 * time.Second},
@@ -94,6 +105,9 @@ type API struct {
 	routes  []route
 	origins map[string]bool // lower case
 	metrics *metrics
+	anybody *protocol.Caller // who sends requests where there is no Guard
+	audit   *audit
+	guests  *guests
 	hub     *hub
 	flights atomic.Uint64 // numbers them
 
@@ -104,6 +118,7 @@ type API struct {
 // New returns an API that follows the ledger's changes; Drain ends that.
 func New(cfg Config) *API {
 	cfg.setDefaults()
+	visitors := newGuests(cfg.Guard)
 	a := &API{
 		cfg:     cfg,
 		ledger:  cfg.Ledger,
@@ -111,7 +126,10 @@ func New(cfg Config) *API {
 		routes:  routes(),
 		origins: make(map[string]bool),
 		metrics: newMetrics(cfg.Registerer),
-		hub:     newHub(cfg.Ledger),
+		anybody: protocol.Anybody(),
+		audit:   &audit{log: cfg.Logger},
+		guests:  visitors,
+		hub:     newHub(cfg.Ledger, visitors),
 	}
 	for _, o := range cfg.Origins {
 		a.origins[strings.ToLower(o)] = true
@@ -125,6 +143,11 @@ func New(cfg Config) *API {
 // and stops watching the ledger. Other requests are served as before. A second
 // call does nothing.
 func (a *API) Drain() { a.hub.close() }
+
+// Recheck ends the streams and long polls of callers who are no longer valid, within
+// seconds even where a reader has stalled. It is for revocations; expiry is noticed
+// without it.
+func (a *API) Recheck() { a.guests.recheck() }
 
 // ServeHTTP implements http.Handler.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -148,22 +171,51 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(rec, limited)
 		return
 	}
-	if err == nil {
-		err = a.dispatch(rec, r, rt, params)
-	} else if err.Code == protocol.CodeMethodNotAllowed {
-		rec.Header().Set("Allow", strings.Join(a.methods(r.URL.EscapedPath()), ", "))
-	}
-	if err != nil {
+	if err := a.dispatch(rec, r, rt, params, err); err != nil {
 		writeProblem(rec, err)
 	}
 }
 
-func (a *API) dispatch(w http.ResponseWriter, r *http.Request, rt *route, params map[string]string) *protocol.Error {
+// dispatch serves a request once it is known who sends it; unmatched is why it has no
+// route.
+func (a *API) dispatch(w http.ResponseWriter, r *http.Request, rt *route, params map[string]string, unmatched *protocol.Error) *protocol.Error {
 	req, err := newRequest(r, params)
 	if err != nil {
 		return err
 	}
+	req.address = a.cfg.Address(r)
+	if rt == nil || !rt.public {
+		if err := a.letIn(w, req, rt); err != nil {
+			return err
+		}
+		defer req.account.Release()
+	}
+	if unmatched != nil {
+		if unmatched.Code == protocol.CodeMethodNotAllowed {
+			w.Header().Set("Allow", strings.Join(a.methods(r.URL.EscapedPath()), ", "))
+		}
+		return unmatched
+	}
 	return rt.serve(a, w, req)
+}
+
+// letIn admits who may use the route at all. Without an error, r's account must be
+// released.
+func (a *API) letIn(w http.ResponseWriter, r *request, rt *route) *protocol.Error {
+	if a.cfg.Guard != nil {
+		w.Header().Add("Vary", "Authorization")
+	}
+	if err := a.admit(r); err != nil {
+		if rt.writes() && err.Code == protocol.CodeUnauthorized {
+			a.audit.refused("", r.address, rt.doing(), r.Header.Get("Idempotency-Key"), err.Code)
+		}
+		return err
+	}
+	if rt != nil && rt.right != "" && !r.who.Access.May(rt.right) {
+		r.account.Release()
+		return protocol.NewError(protocol.CodeForbidden, "%s is not granted here", rt.right)
+	}
+	return nil
 }
 
 // recoverPanic keeps one broken request from being more than that. The outcome

@@ -37,6 +37,9 @@ func asyncAPIDocument() []byte {
 		name := string(op) + "Command"
 		add(name, commandDocs()[op].summary, ref(commandName(op)))
 		operations[name] = operation("receive", name)
+		if op.Right() != "" {
+			operations[name].(object)["security"] = []object{{"$ref": "#/components/securitySchemes/bearer"}}
+		}
 		operations[name].(object)["reply"] = object{"channel": channelRef(), "messages": []object{messageRef("reply")}}
 	}
 	for _, p := range pushes() {
@@ -49,9 +52,10 @@ func asyncAPIDocument() []byte {
 	return protocol.AppendJSON(nil, object{
 		"asyncapi": "3.0.0",
 		"info": object{
-			"title":       "stockmesh",
-			"version":     strconv.Itoa(protocol.ProtocolVersion),
-			"description": "A client message is one command or an array of up to " + strconv.Itoa(protocol.CommandsMax) + "; a node's message is always one object. The same fields travel as CBOR where " + protocol.SubprotocolCBOR + " is agreed on.",
+			"title":   "stockmesh",
+			"version": strconv.Itoa(protocol.ProtocolVersion),
+			"description": "A client message is one command or an array of up to " + strconv.Itoa(protocol.CommandsMax) + "; a node's message is always one object. The same fields travel as CBOR where " + protocol.SubprotocolCBOR + " is agreed on. " + accessText +
+				" Until the token is sent, in the Authorization header of the handshake or by auth, only auth and ping are taken.",
 		},
 		"defaultContentType": mediaJSON,
 		"channels": object{"ws": object{
@@ -61,7 +65,7 @@ func asyncAPIDocument() []byte {
 			"bindings":    object{"ws": object{"method": "GET", "bindingVersion": "0.1.0"}},
 		}},
 		"operations": operations,
-		"components": object{"messages": messages, "schemas": s.defs},
+		"components": object{"messages": messages, "schemas": s.defs, "securitySchemes": object{"bearer": bearerScheme()}},
 	})
 }
 

@@ -21,13 +21,14 @@ func serveBatch(a *API, w http.ResponseWriter, r *request) *protocol.Error {
 	if err != nil {
 		return err
 	}
-	b, err := decodeBatch(body, func(n int) (int, *protocol.Error) { return a.cfg.Allow(r.Request, n) })
+	b, err := a.decodeBatch(r, body)
 	if err != nil {
 		return err
 	}
 	if len(b.calls) > 0 {
-		for i, answer := range a.launch(b.calls).wait(r.Context(), a.cfg.AnswerTimeout) {
+		for i, answer := range a.launch(r, b.calls).wait(r.Context(), a.cfg.AnswerTimeout) {
 			if answer != nil {
+				r.show(answer)
 				b.replies[b.place[i]] = answer
 			}
 		}
@@ -42,9 +43,10 @@ type batch struct {
 	place   []int            // of each call's answer in replies
 }
 
-// decodeBatch asks allow for every command but the first, which the request has paid
-// for. Those beyond what is allowed are refused one by one.
-func decodeBatch(body []byte, allow func(n int) (allowed int, err *protocol.Error)) (*batch, *protocol.Error) {
+// decodeBatch takes every command but the first, which the request has paid for, from
+// what its sender may still ask for. Those beyond that are refused one by one, as are
+// those that the sender may not have carried out.
+func (a *API) decodeBatch(r *request, body []byte) (*batch, *protocol.Error) {
 	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '[' {
 		return nil, protocol.BadRequest("a batch is an array of commands")
 	}
@@ -54,7 +56,7 @@ func decodeBatch(body []byte, allow func(n int) (allowed int, err *protocol.Erro
 	}
 	b := &batch{replies: make([]*protocol.Call, len(values))}
 	reads := 0
-	allowed, limited := allow(max(0, len(values)-1))
+	allowed, limited := a.allow(r, max(0, len(values)-1))
 	for i, v := range values {
 		call := new(protocol.Call)
 		err := call.Command.Decode(v)
@@ -65,12 +67,25 @@ func decodeBatch(body []byte, allow func(n int) (allowed int, err *protocol.Erro
 			err = checkBatched(&call.Command, &reads)
 		}
 		if err == nil {
+			err = a.permit(r, &call.Command)
+		}
+		if err == nil {
 			err = unanswered(call.Command.Op)
 			b.calls, b.place = append(b.calls, call), append(b.place, i)
 		}
 		b.replies[i] = &protocol.Call{Command: protocol.Command{ID: call.Command.ID}, Err: err}
 	}
 	return b, nil
+}
+
+// allow takes n commands from what both the client and the subject may still ask for.
+func (a *API) allow(r *request, n int) (allowed int, err *protocol.Error) {
+	allowed, err = a.cfg.Allow(r.Request, n)
+	granted, ms := r.account.Spend(allowed)
+	if granted < allowed {
+		return granted, outOfCommands(ms)
+	}
+	return allowed, err
 }
 
 func checkBatched(c *protocol.Command, reads *int) *protocol.Error {

@@ -224,6 +224,32 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 	}
 }
 
+func TestDocumentsSayWhoMay(t *testing.T) {
+	f := newFixture(t)
+	d := f.document("/openapi.json")
+	if d.at("components", "securitySchemes", "bearer", "scheme") != "bearer" || d.at("security") == nil {
+		t.Error("no bearer tokens")
+	}
+	for _, rt := range Routes() {
+		op := []string{"paths", rt.Pattern, strings.ToLower(rt.Method)}
+		if none := d.at(append(op, "security")...) != nil; none != rt.Public {
+			t.Errorf("%s %s: public is %v, the document says %v", rt.Method, rt.Pattern, rt.Public, none)
+		}
+		for _, status := range []string{"401", "403"} {
+			if d.at(append(op, "responses", status)...) == nil && !rt.Public {
+				t.Errorf("%s %s: no %s", rt.Method, rt.Pattern, status)
+			}
+		}
+	}
+	a := f.document("/asyncapi.json")
+	for _, op := range protocol.Ops() {
+		wants := a.at("operations", string(op)+"Command", "security") != nil
+		if wants != (op != protocol.OpAuth && op != protocol.OpPing) {
+			t.Errorf("%s: a token is wanted: %v", op, wants)
+		}
+	}
+}
+
 func TestAsyncAPIHasEveryCommand(t *testing.T) {
 	d := newFixture(t).document("/asyncapi.json")
 	want := []string{"cursorPush", "goawayPush", "helloPush", "reservationPush", "stockPush"}

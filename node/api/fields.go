@@ -77,6 +77,7 @@ func fieldDocs() map[string]fieldDoc {
 		"results":       {text: "One per command, in their order."},
 		"subject":       {text: "Who did it, as the token says."},
 		"expires_at":    {text: "When it ends."},
+		"address":       {text: "Where they asked from, without port."},
 		"sequence":      {text: "region.shard.log sequence.index"},
 		"at":            {text: "When it was decided."},
 		"on_hand_delta": {text: "Change of on_hand."},

@@ -22,9 +22,9 @@ type flight struct {
 // flightSession marks the sessions of flights: no connection of the edge has one.
 const flightSession = 1 << 63
 
-// launch submits calls, together and as one session, so that those on one item keep
-// their order.
-func (a *API) launch(calls []*protocol.Call) *flight {
+// launch submits calls of r's, together and as one session, so that those on one item
+// keep their order.
+func (a *API) launch(r *request, calls []*protocol.Call) *flight {
 	session := flightSession | a.flights.Add(1)
 	f := &flight{
 		done:    make(chan struct{}),
@@ -32,6 +32,7 @@ func (a *API) launch(calls []*protocol.Call) *flight {
 		left:    len(calls),
 	}
 	for i, c := range calls {
+		c.Subject, c.Address = r.who.Subject, r.address
 		c.Session, c.Tag, c.Done, c.Ordered = session, uint64(i), f.land, i > 0
 	}
 	a.ledger.Submit(calls)
@@ -62,12 +63,17 @@ func (f *flight) wait(ctx context.Context, limit time.Duration) []*protocol.Call
 	return slices.Clone(f.answers)
 }
 
-// ask submits one command and waits for its answer.
-func (a *API) ask(ctx context.Context, c protocol.Command) (*protocol.Call, *protocol.Error) {
-	call := a.launch([]*protocol.Call{{Command: c}}).wait(ctx, a.cfg.AnswerTimeout)[0]
+// ask submits one command if its sender may, and waits for what they may see of its
+// answer.
+func (a *API) ask(r *request, c protocol.Command) (*protocol.Call, *protocol.Error) {
+	if err := a.permit(r, &c); err != nil {
+		return nil, err
+	}
+	call := a.launch(r, []*protocol.Call{{Command: c}}).wait(r.Context(), a.cfg.AnswerTimeout)[0]
 	if call == nil {
 		return nil, unanswered(c.Op)
 	}
+	r.show(call)
 	return call, call.Err
 }
 

@@ -14,6 +14,7 @@ import (
 // Lock order: members, then follower.mu; pendingMu alone.
 type hub struct {
 	ledger Ledger
+	guests *guests
 	quit   chan struct{} // closed by close
 	ended  chan struct{} // closed when run has returned
 	wake   chan struct{} // holds one token while ids are pending
@@ -32,9 +33,10 @@ type hub struct {
 	wide    map[*follower]struct{} // prefixes, all, or locations alone
 }
 
-func newHub(l Ledger) *hub {
+func newHub(l Ledger, gs *guests) *hub {
 	h := &hub{
 		ledger:  l,
+		guests:  gs,
 		quit:    make(chan struct{}),
 		ended:   make(chan struct{}),
 		wake:    make(chan struct{}, 1),
@@ -75,17 +77,26 @@ func (h *hub) run() {
 	defer close(h.ended)
 	var ids []protocol.ItemID
 	var items []protocol.Item
+	var found []*follower
 	for {
 		select {
 		case <-h.quit:
 			return
+		case <-h.guests.tick:
+			h.guests.recheck()
+			continue
 		case <-h.wake:
 		}
 		var cursor protocol.Vector
 		ids, cursor = h.takePending(ids[:0])
 		items = h.ledger.Items(items[:0], ids)
-		h.hand(ids, items)
+		found = h.hand(found[:0], ids, items)
 		h.passed.Store(&cursor)
+		// Not sooner, or what they send would carry the cursor before.
+		for _, f := range found {
+			nudge(f.wake)
+		}
+		clear(found)
 	}
 }
 
@@ -103,25 +114,30 @@ func (h *hub) takePending(ids []protocol.ItemID) ([]protocol.ItemID, protocol.Ve
 }
 
 // hand gives each id to the followers that picked its item. Only the item's name
-// counts here: its state is read when the follower's reader is ready for it.
-func (h *hub) hand(ids []protocol.ItemID, items []protocol.Item) {
+// counts here: its state is read when the follower's reader is ready for it. It appends
+// the followers that have ids now and had none.
+func (h *hub) hand(found []*follower, ids []protocol.ItemID, items []protocol.Item) []*follower {
 	h.members.RLock()
 	defer h.members.RUnlock()
 	for i, id := range ids {
 		k := keyOf(&items[i])
-		for f := range h.bySKU[k.SKU] {
-			f.offer(k, id)
-		}
-		for f := range h.wide {
-			f.offer(k, id)
+		for _, set := range [...]map[*follower]struct{}{h.bySKU[k.SKU], h.wide} {
+			for f := range set {
+				if f.offer(k, id) {
+					found = append(found, f)
+				}
+			}
 		}
 	}
+	return found
 }
 
-// follow begins to collect changes of what s picks.
-func (h *hub) follow(s protocol.Selector) *follower {
+// follow begins to collect changes of what s picks and access sees.
+func (h *hub) follow(s protocol.Selector, access *protocol.Access) *follower {
 	f := &follower{
 		pick:    s,
+		access:  access,
+		seesAll: access.SeesAll(),
 		wake:    make(chan struct{}, 1),
 		pending: make(map[protocol.ItemID]struct{}),
 	}
@@ -157,8 +173,10 @@ func (h *hub) leave(f *follower) {
 // follower collects which items have changed since its owner last looked. It
 // holds ids and no states, so it can't grow beyond the items there are.
 type follower struct {
-	pick protocol.Selector
-	wake chan struct{} // holds one token while ids are pending
+	pick    protocol.Selector
+	access  *protocol.Access
+	seesAll bool
+	wake    chan struct{} // holds one token while ids are pending
 
 	mu      sync.Mutex
 	pending map[protocol.ItemID]struct{}
@@ -166,14 +184,15 @@ type follower struct {
 
 func (f *follower) isWide() bool { return f.pick.Wide() || len(f.pick.Prefixes) > 0 }
 
-func (f *follower) offer(k protocol.ItemKey, id protocol.ItemID) {
-	if !f.pick.Match(k) {
-		return
+// offer reports whether the id is the first that is pending.
+func (f *follower) offer(k protocol.ItemKey, id protocol.ItemID) (first bool) {
+	if !f.pick.Match(k) || !f.seesAll && !f.access.Sees(k.SKU, k.Location) {
+		return false
 	}
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.pending[id] = struct{}{}
-	f.mu.Unlock()
-	nudge(f.wake)
+	return len(f.pending) == 1
 }
 
 // take appends the pending ids in order of id and forgets them.

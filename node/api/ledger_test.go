@@ -26,6 +26,8 @@ type fakeLedger struct {
 
 	// intercept, if set, takes calls that it returns true for.
 	intercept func(*protocol.Call) bool
+	// scanMax, if set, is how many items a Scan looks at; scans counts them.
+	scanMax, scans int
 	// scanned, if set, runs after each Scan, before its answer is used.
 	scanned func()
 }
@@ -74,9 +76,12 @@ func (l *fakeLedger) execute(c *protocol.Call) {
 		c.Result, c.Replayed = k.result, true
 		return
 	}
-	changes := &protocol.Changes{}
+	changes, before := &protocol.Changes{}, len(l.movements)
 	if c.Result, c.Err = l.writeOp(&c.Command, changes); c.Err != nil {
 		return
+	}
+	for i := range l.movements[before:] {
+		l.movements[before+i].Subject, l.movements[before+i].Address = c.Subject, c.Address
 	}
 	l.kept[c.Command.Key] = kept{body, c.Result}
 	l.commit(changes)
@@ -97,7 +102,7 @@ func (l *fakeLedger) readOp(c *protocol.Command) (protocol.Result, *protocol.Err
 		return l.get(c), nil
 	case protocol.OpReservation:
 		r, ok := l.reservations[c.Reservation]
-		if !ok {
+		if !ok || !c.Within.Covers(r.User, r.Lines) {
 			return protocol.Result{}, protocol.NewError(protocol.CodeNotFound, "no such reservation")
 		}
 		return reserved(r), nil
@@ -251,7 +256,7 @@ func (l *fakeLedger) reserve(c *protocol.Command, ch *protocol.Changes) (protoco
 
 func (l *fakeLedger) endReservation(c *protocol.Command, ch *protocol.Changes) (protocol.Result, *protocol.Error) {
 	r, ok := l.reservations[c.Reservation]
-	if !ok {
+	if !ok || !c.Within.Covers(r.User, r.Lines) {
 		return protocol.Result{}, protocol.NewError(protocol.CodeNotFound, "no such reservation")
 	}
 	if r.State != protocol.Held {
@@ -322,6 +327,7 @@ func (l *fakeLedger) bump(c *protocol.Command, ch *protocol.Changes, k protocol.
 
 func (l *fakeLedger) Scan(q *protocol.Query) ([]protocol.Item, bool) {
 	l.mu.Lock()
+	l.scans++
 	var out []protocol.Item
 	for id, it := range l.items {
 		k := keyOf(&it)
@@ -334,10 +340,17 @@ func (l *fakeLedger) Scan(q *protocol.Query) ([]protocol.Item, bool) {
 		l.scanned()
 	}
 	slices.SortFunc(out, func(x, y protocol.Item) int { return keyOf(&x).Compare(keyOf(&y)) })
-	if q.Limit < len(out) {
-		return out[:q.Limit], true
+	if limit := l.scanLimit(q); limit < len(out) {
+		return out[:limit], true
 	}
 	return out, false
+}
+
+func (l *fakeLedger) scanLimit(q *protocol.Query) int {
+	if l.scanMax > 0 {
+		return min(l.scanMax, q.Limit)
+	}
+	return q.Limit
 }
 
 func (l *fakeLedger) Watch(fn func(*protocol.Changes)) (stop func()) {

@@ -26,11 +26,29 @@ func openAPIDocument(routes []route) []byte {
 		"info": object{
 			"title":       "stockmesh",
 			"version":     strconv.Itoa(protocol.ProtocolVersion),
-			"description": "One true stock count across regions. Every write needs an idempotency key; new fields may be added to any object.",
+			"description": "One true stock count across regions. Every write needs an idempotency key; new fields may be added to any object. " + accessText,
 		},
+		"security":   []object{{"bearer": []string{}}, {"certificate": []string{}}},
 		"paths":      paths,
-		"components": object{"schemas": s.defs},
+		"components": object{"schemas": s.defs, "securitySchemes": securitySchemes()},
 	})
+}
+
+// accessText says what both documents say about tokens.
+const accessText = "A node with keys wants a token, or a client certificate that names a caller. Its grants say what may be done: " +
+	"what is named outside of them is forbidden, what is not named is left out. A node without keys wants neither."
+
+// securitySchemes are the ways of OpenAPI to say who one is.
+func securitySchemes() object {
+	return object{
+		"bearer":      bearerScheme(),
+		"certificate": object{"type": "mutualTLS", "description": "A client certificate that names a caller."},
+	}
+}
+
+func bearerScheme() object {
+	return object{"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+		"description": "A JWT whose claim grants says what may be done. Tokens are never taken in the URL."}
 }
 
 func (s *schemas) operation(rt *route) object {
@@ -38,6 +56,11 @@ func (s *schemas) operation(rt *route) object {
 		"operationId": operationID(rt),
 		"summary":     rt.summary,
 		"responses":   s.responses(rt),
+	}
+	if rt.public {
+		op["security"] = []object{}
+	} else if right := rt.needs(); right != "" {
+		op["description"] = "Needs the right " + string(right) + "."
 	}
 	if params := parameters(rt); len(params) > 0 {
 		op["parameters"] = params

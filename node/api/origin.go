@@ -24,7 +24,7 @@ func (a *API) checkOrigin(w http.ResponseWriter, r *http.Request) (cross bool, e
 	}
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", origin)
-	h.Set("Access-Control-Expose-Headers", "ETag, Idempotent-Replayed, Location, Retry-After")
+	h.Set("Access-Control-Expose-Headers", "ETag, Idempotent-Replayed, Location, Retry-After, WWW-Authenticate")
 	h.Add("Vary", "Origin")
 	return true, nil
 }

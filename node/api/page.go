@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"encoding/base64"
 	"net/http"
 	"slices"
@@ -23,11 +22,14 @@ func servePage(a *API, w http.ResponseWriter, r *request) *protocol.Error {
 	if err != nil {
 		return err
 	}
-	named, behind, err := a.namedItems(r.Context(), q)
+	named, behind, err := a.namedItems(r, q)
 	if err != nil {
 		return err
 	}
-	page := a.fillPage(q, named)
+	page, err := a.fillPage(r, q, named)
+	if err != nil {
+		return err
+	}
 	writeJSON(w, http.StatusOK, mediaJSON, cacheRead, appendBehind(protocol.AppendPage(nil, page), behind))
 	return nil
 }
@@ -65,18 +67,18 @@ func checkSelector(s *protocol.Selector) *protocol.Error {
 
 // namedItems asks for the SKUs that the query names. It is a get, so that unknown
 // ones and at_least mean here what they mean there.
-func (a *API) namedItems(ctx context.Context, q *pageQuery) (items []protocol.Item, behind bool, err *protocol.Error) {
-	if len(q.SKUs) == 0 {
-		return nil, false, nil
-	}
+func (a *API) namedItems(r *request, q *pageQuery) (items []protocol.Item, behind bool, err *protocol.Error) {
 	c := protocol.Command{Op: protocol.OpGet, SKUs: q.SKUs, Locations: q.Locations, AtLeast: q.atLeast}
+	if len(q.SKUs) == 0 {
+		return nil, false, a.permit(r, &c) // of locations alone
+	}
 	if err := c.Check(); err != nil {
 		return nil, false, err
 	}
 	if err := checkPicked(&c); err != nil {
 		return nil, false, err
 	}
-	call, err := a.ask(ctx, c)
+	call, err := a.ask(r, c)
 	if err != nil {
 		return nil, false, err
 	}
@@ -85,12 +87,14 @@ func (a *API) namedItems(ctx context.Context, q *pageQuery) (items []protocol.It
 
 // fillPage merges the named items with those found by scanning, which end where
 // the page does.
-func (a *API) fillPage(q *pageQuery, named []protocol.Item) *protocol.Page {
+func (a *API) fillPage(r *request, q *pageQuery, named []protocol.Item) (page *protocol.Page, err *protocol.Error) {
 	var items []protocol.Item
 	var more bool
 	wide := protocol.Selector{Prefixes: q.Prefixes, Locations: q.Locations}
 	if len(q.SKUs) == 0 || len(q.Prefixes) > 0 {
-		items, more = a.ledger.Scan(&protocol.Query{Selector: wide, After: q.after, Limit: q.limit})
+		if items, more, err = a.scan(r, wide, q.after, q.limit); err != nil {
+			return nil, err
+		}
 	}
 	scanned := len(items)
 	for _, it := range named {
@@ -105,11 +109,11 @@ func (a *API) fillPage(q *pageQuery, named []protocol.Item) *protocol.Page {
 	if len(items) > q.limit {
 		items, more = items[:q.limit], true
 	}
-	page := &protocol.Page{Items: items}
+	page = &protocol.Page{Items: items}
 	if more && len(items) > 0 {
 		page.Next = position(keyOf(&items[len(items)-1]))
 	}
-	return page
+	return page, nil
 }
 
 func keyOf(it *protocol.Item) protocol.ItemKey {

@@ -21,10 +21,16 @@ func serveItem(a *API, w http.ResponseWriter, r *request) *protocol.Error {
 	if !known.sent {
 		wait = 0
 	}
-	changed, stop := a.followItem(w, c, wait)
+	changed, stop, err := a.followItem(w, r, c, wait)
+	if err != nil {
+		return err
+	}
 	defer stop()
 	for {
-		call, err := a.ask(r.Context(), *c)
+		call, err := a.ask(r, *c)
+		if out := r.turnedOut(w); out != nil {
+			return out
+		}
 		if err != nil {
 			return err
 		}
@@ -33,7 +39,10 @@ func serveItem(a *API, w http.ResponseWriter, r *request) *protocol.Error {
 			writeItem(w, item, call.Result.Behind)
 			return nil
 		}
-		if !changed(r) {
+		if !changed() {
+			if out := r.turnedOut(w); out != nil {
+				return out
+			}
 			writeNotModified(w, item.Version)
 			return nil
 		}
@@ -60,14 +69,17 @@ func (a *API) itemCommand(r *request) (*protocol.Command, time.Duration, *protoc
 // followItem returns a function that waits for the item's next change and reports
 // false when the client has waited long enough. It follows from now on, so that
 // no change between reading and waiting is lost.
-func (a *API) followItem(w http.ResponseWriter, c *protocol.Command, wait time.Duration) (changed func(*request) bool, stop func()) {
+func (a *API) followItem(w http.ResponseWriter, r *request, c *protocol.Command, wait time.Duration) (changed func() bool, stop func(), err *protocol.Error) {
 	if wait == 0 {
-		return func(*request) bool { return false }, func() {}
+		return func() bool { return false }, func() {}, nil
 	}
-	liftDeadlines(w)
-	f := a.hub.follow(c.Selector())
+	_, leave, err := a.stay(w, r, 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	f := a.hub.follow(c.Selector(), r.who.Access)
 	timer := time.NewTimer(wait)
-	changed = func(r *request) bool {
+	changed = func() bool {
 		select {
 		case <-f.wake:
 			f.take(nil)
@@ -81,7 +93,8 @@ func (a *API) followItem(w http.ResponseWriter, c *protocol.Command, wait time.D
 	return changed, func() {
 		timer.Stop()
 		a.hub.leave(f)
-	}
+		leave()
+	}, nil
 }
 
 // liftDeadlines takes the server's time limits off a request that is meant to
@@ -141,7 +154,7 @@ func (a *API) read(w http.ResponseWriter, r *request, c protocol.Command) *proto
 	if err := c.Check(); err != nil {
 		return err
 	}
-	call, err := a.ask(r.Context(), c)
+	call, err := a.ask(r, c)
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,11 @@ import (
 // request is an HTTP request whose path and query have been taken apart.
 type request struct {
 	*http.Request
-	params map[string]string
-	query  url.Values
+	params  map[string]string
+	query   url.Values
+	who     *protocol.Caller // nil where the route is public, as account
+	account Account
+	address string // of the client, without port; "" if unknown
 }
 
 func newRequest(r *http.Request, params map[string]string) (*request, *protocol.Error) {
@@ -26,7 +29,8 @@ func newRequest(r *http.Request, params map[string]string) (*request, *protocol.
 	if err != nil {
 		return nil, protocol.BadRequest("query: %v", err)
 	}
-	return &request{Request: r, params: params, query: query}, nil
+	req := &request{Request: r, params: params, query: query}
+	return req, req.checkNoToken()
 }
 
 // one returns a parameter that may be given once; "" if it is missing.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"slices"
@@ -21,7 +22,9 @@ type route struct {
 	serve   handler
 
 	summary string
-	op      protocol.Op // the command behind it, if it is one
+	op      protocol.Op    // the command behind it, if it is one
+	right   protocol.Right // what a caller needs where it is none
+	public  bool           // needs no caller
 	query   []param
 	poll    bool   // may answer 304
 	status  int    // of a success
@@ -65,6 +68,34 @@ func (rt *route) label() string {
 	return rt.method + " " + rt.pattern
 }
 
+// writes reports whether the route is for changing something.
+func (rt *route) writes() bool { return rt != nil && rt.method != http.MethodGet }
+
+// doing is what the route does, for audit lines.
+func (rt *route) doing() string { return cmp.Or(string(rt.op), rt.label()) }
+
+// needs is the right without which a caller gets nothing from the route; "" where there
+// is none.
+func (rt *route) needs() protocol.Right { return cmp.Or(rt.right, rt.op.Right()) }
+
+// RouteInfo tells what a route is and what it takes to use it.
+type RouteInfo struct {
+	Method  string
+	Pattern string         // {name} stands for one segment of the path
+	Op      protocol.Op    // the command behind it, "" where it is none
+	Right   protocol.Right // "": public, or a batch, whose commands need their own
+	Public  bool           // served without knowing to whom
+}
+
+// Routes lists everything that an API serves.
+func Routes() []RouteInfo {
+	var out []RouteInfo
+	for _, rt := range routes() {
+		out = append(out, RouteInfo{Method: rt.method, Pattern: rt.pattern, Op: rt.op, Right: rt.needs(), Public: rt.public})
+	}
+	return out
+}
+
 func routes() []route {
 	return slices.Concat(readRoutes(), writeRoutes(), documentRoutes())
 }
@@ -81,12 +112,12 @@ func readRoutes() []route {
 	location := param{name: "location", text: `Where, "main" unless set.`}
 	atLeast := param{name: "at_least", text: "A version: wait up to a second until the node has it."}
 	return []route{
-		{method: "GET", pattern: "/v1/stock", serve: servePage, status: 200, ok: pageReply{},
+		{method: "GET", pattern: "/v1/stock", serve: servePage, right: protocol.RightWatch, status: 200, ok: pageReply{},
 			summary: "Items in order, page by page; without sku or prefix all that exist",
 			query: selectorParams(atLeast,
 				param{name: "after", text: "The next of the page before."},
 				param{name: "limit", text: "Items at most.", kind: "integer", low: 1, high: protocol.PageMax})},
-		{method: "GET", pattern: "/v1/stock/{sku}", serve: serveItem, status: 200, ok: itemReply{}, poll: true,
+		{method: "GET", pattern: "/v1/stock/{sku}", serve: serveItem, right: protocol.RightWatch, status: 200, ok: itemReply{}, poll: true,
 			summary: "One item; with wait_ms and If-None-Match a long poll",
 			query: []param{location, atLeast,
 				{name: "wait_ms", text: "How long to wait for a change.", kind: "integer", high: 60_000}}},
@@ -96,7 +127,7 @@ func readRoutes() []route {
 				{name: "region", text: "Whose movements, the node's own region unless set."},
 				{name: "limit", text: "Movements at most.", kind: "integer", low: 1, high: protocol.HistoryMax},
 				{name: "before", text: "The next of the page before."}}},
-		{method: "GET", pattern: "/v1/stream", serve: serveStream, status: 200, ok: protocol.Item{}, media: mediaEvents,
+		{method: "GET", pattern: "/v1/stream", serve: serveStream, right: protocol.RightWatch, status: 200, ok: protocol.Item{}, media: mediaEvents,
 			summary: "Server-sent events: the current state first, then changes",
 			query:   selectorParams(param{name: "all", text: "Every SKU.", kind: "boolean"})},
 		{method: "GET", pattern: "/v1/reservations/{id}", serve: serveReservation, op: protocol.OpReservation,
@@ -104,7 +135,7 @@ func readRoutes() []route {
 		{method: "GET", pattern: "/v1/outcomes/{key}", serve: serveOutcome, op: protocol.OpOutcome,
 			status: 200, ok: outcomeReply{}, summary: "What became of a write, by its key",
 			query: []param{{name: "home", text: "The region the write was sent to."}}},
-		{method: "GET", pattern: "/v1/mesh", serve: serveMesh, status: 200, ok: protocol.Mesh{},
+		{method: "GET", pattern: "/v1/mesh", serve: serveMesh, right: protocol.RightAdmin, status: 200, ok: protocol.Mesh{},
 			summary: "The regions and nodes, as this node knows them"},
 	}
 }
@@ -133,9 +164,9 @@ func writeRoutes() []route {
 
 func documentRoutes() []route {
 	return []route{
-		{method: "GET", pattern: "/openapi.json", status: 200, summary: "This document",
+		{method: "GET", pattern: "/openapi.json", public: true, status: 200, summary: "This document",
 			serve: serveDocument(func(a *API) []byte { return a.openAPI() })},
-		{method: "GET", pattern: "/asyncapi.json", status: 200, summary: "The WebSocket interface as an AsyncAPI document",
+		{method: "GET", pattern: "/asyncapi.json", public: true, status: 200, summary: "The WebSocket interface as an AsyncAPI document",
 			serve: serveDocument(func(a *API) []byte { return a.asyncAPI() })},
 	}
 }

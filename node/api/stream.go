@@ -26,11 +26,21 @@ func serveStream(a *API, w http.ResponseWriter, r *request) *protocol.Error {
 		return protocol.RetryLater(protocol.CodeUnavailable, retrySoonMS, "the node is draining: resume on another one")
 	default:
 	}
-	s := newStream(a, w, c)
-	s.writeHead(r)
+	if err := a.permit(r, c); err != nil {
+		return err
+	}
+	s := newStream(a, w, r, c)
 	if r.Method == http.MethodHead {
+		s.writeHead(r)
 		return nil
 	}
+	guest, leave, err := a.stay(w, r, selectorsOf(c))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	s.guest = guest
+	s.writeHead(r)
 	a.metrics.streams.Inc()
 	defer a.metrics.streams.Dec()
 	s.run(r)
@@ -59,23 +69,31 @@ func streamCommand(r *request) (*protocol.Command, *protocol.Error) {
 	return c, checkPicked(c)
 }
 
+// selectorsOf counts what a stream takes of its subject's subscriptions.
+func selectorsOf(c *protocol.Command) int { return max(1, len(c.SKUs)+len(c.Prefixes)) }
+
 // stream writes one reader's events.
 type stream struct {
 	api *API
 	w   http.ResponseWriter
 	rc  *http.ResponseController
 
-	pick      protocol.Selector
-	since     protocol.Vector // where the reader resumes, nil: from nothing
-	delivered protocol.Vector // everything up to here has been written
+	guest  *guest
+	access *protocol.Access
+
+	named     protocol.Selector // what the reader asked for
+	pick      protocol.Selector // where to look for what they may see of it
+	since     protocol.Vector   // where the reader resumes, nil: from nothing
+	delivered protocol.Vector   // everything up to here has been written
 
 	ids   []protocol.ItemID
 	items []protocol.Item
 	buf   []byte
 }
 
-func newStream(a *API, w http.ResponseWriter, c *protocol.Command) *stream {
-	s := &stream{api: a, w: w, rc: http.NewResponseController(w), pick: c.Selector()}
+func newStream(a *API, w http.ResponseWriter, r *request, c *protocol.Command) *stream {
+	s := &stream{api: a, w: w, rc: http.NewResponseController(w), access: r.who.Access, named: c.Selector()}
+	s.pick = narrowed(s.access, s.named)
 	if c.Since != nil {
 		// Check has read it before.
 		s.since, _ = protocol.ParseVector(*c.Since)
@@ -97,12 +115,11 @@ func (s *stream) writeHead(r *request) {
 }
 
 func (s *stream) run(r *request) {
-	liftDeadlines(s.w)
 	// What net/http writes after us must not hang on a reader that has stalled.
-	defer func() { _ = s.rc.SetWriteDeadline(time.Now().Add(s.api.cfg.WriteTimeout)) }()
+	defer func() { s.guest.writeBy(time.Now().Add(s.api.cfg.WriteTimeout)) }()
 	// Following starts before reading: a change is in the snapshot, in the
 	// pending ids, or in both, but never in neither.
-	f := s.api.hub.follow(s.pick)
+	f := s.api.hub.follow(s.pick, s.access)
 	defer s.api.hub.leave(f)
 	beat := time.NewTicker(s.api.cfg.Heartbeat)
 	defer beat.Stop()
@@ -162,13 +179,19 @@ func (s *stream) snapshot(r *request) error {
 		if len(items) == 0 {
 			more = false
 		}
-		unknown.strike(items)
-		reached := protocol.Vector(nil)
 		if more {
 			q.After = keyOf(&items[len(items)-1])
-		} else {
+		}
+		// What can't be seen is no sign either that a named SKU exists.
+		items = s.access.Visible(items)
+		unknown.strike(items)
+		reached := protocol.Vector(nil)
+		if !more {
 			items = append(items, unknown.items()...)
 			reached = upTo
+		}
+		if more && len(items) == 0 {
+			continue
 		}
 		if err := s.send(items, reached); err != nil {
 			return err
@@ -247,8 +270,8 @@ func appendEvent(b []byte, id protocol.Vector, it *protocol.Item) []byte {
 // flush writes what is buffered within the time limit. The limit is taken off
 // again, for HTTP/2 ends a stream whose deadline passes while it is idle.
 func (s *stream) flush() error {
-	_ = s.rc.SetWriteDeadline(time.Now().Add(s.api.cfg.WriteTimeout))
-	defer func() { _ = s.rc.SetWriteDeadline(time.Time{}) }()
+	s.guest.writeBy(time.Now().Add(s.api.cfg.WriteTimeout))
+	defer s.guest.writeBy(time.Time{})
 	_, err := s.w.Write(s.buf)
 	s.buf = s.buf[:0]
 	if err != nil {
@@ -272,11 +295,12 @@ func join(v, w protocol.Vector) protocol.Vector {
 // zero items. A reader that resumes has had them.
 type unknown struct {
 	pick    protocol.Selector
+	access  *protocol.Access
 	missing map[protocol.ItemKey]bool // location "" where none are named
 }
 
 func newUnknown(s *stream) *unknown {
-	u := &unknown{pick: s.pick, missing: make(map[protocol.ItemKey]bool)}
+	u := &unknown{pick: s.named, access: s.access, missing: make(map[protocol.ItemKey]bool)}
 	if s.since != nil {
 		return u
 	}
@@ -311,7 +335,9 @@ func (u *unknown) items() []protocol.Item {
 		if k.Location == "" {
 			k.Location = protocol.DefaultLocation
 		}
-		out = append(out, protocol.Item{SKU: k.SKU, Location: k.Location})
+		if u.access.Sees(k.SKU, k.Location) {
+			out = append(out, protocol.Item{SKU: k.SKU, Location: k.Location})
+		}
 	}
 	slices.SortFunc(out, func(x, y protocol.Item) int { return keyOf(&x).Compare(keyOf(&y)) })
 	return out

@@ -13,7 +13,7 @@ func write(op protocol.Op, status int) handler {
 		if err != nil {
 			return err
 		}
-		call, err := a.ask(r.Context(), *c)
+		call, err := a.ask(r, *c)
 		if err != nil {
 			return err
 		}
