@@ -202,7 +202,7 @@ func (a *Access) Visible(items []Item) []Item {
 }
 
 // Narrow returns a selector for scanning what s picks: it leaves out what can't be
-// seen as far as a selector can say that, and never anything else. ok is false where
+// seen as far as one selector can say that, and never anything else. ok is false where
 // nothing can be seen.
 func (a *Access) Narrow(s Selector) (narrow Selector, ok bool) {
 	if a == nil || len(a.view) == 0 {
@@ -212,16 +212,47 @@ func (a *Access) Narrow(s Selector) (narrow Selector, ok bool) {
 		return s, true
 	}
 	if len(s.Locations) == 0 {
-		s.Locations = a.viewLocations()
+		if s.Locations = a.viewLocations(); s.Locations != nil && len(s.Locations) == 0 {
+			return s, false
+		}
 	}
-	if s.Wide() {
-		s.SKUs, s.Prefixes, s.All = a.viewSKUs()
+	skus, prefixes, all := a.viewSKUs()
+	switch {
+	case all:
+		return s, true
+	case s.Wide():
+		s.SKUs, s.Prefixes, s.All = skus, prefixes, false
+	default:
+		s.SKUs, s.Prefixes = cut(s, skus, prefixes)
 	}
-	return s, true
+	return s, len(s.SKUs)+len(s.Prefixes) > 0
+}
+
+// cut leaves of the prefixes of s what may be watched. SKUs that are named stay: they
+// cost nothing.
+func cut(s Selector, skus, prefixes []string) (leftSKUs, leftPrefixes []string) {
+	leftSKUs = slices.Clone(s.SKUs)
+	for _, p := range s.Prefixes {
+		for _, sku := range skus {
+			if strings.HasPrefix(sku, p) {
+				leftSKUs = append(leftSKUs, sku)
+			}
+		}
+		for _, v := range prefixes {
+			switch {
+			case strings.HasPrefix(v, p):
+				leftPrefixes = append(leftPrefixes, v)
+			case strings.HasPrefix(p, v):
+				leftPrefixes = append(leftPrefixes, p)
+			}
+		}
+	}
+	return leftSKUs, leftPrefixes
 }
 
 // viewLocations are all that may be watched, nil for every one.
-func (a *Access) viewLocations() (all []string) {
+func (a *Access) viewLocations() []string {
+	all := []string{}
 	for _, g := range a.view {
 		if g.Locations == nil {
 			return nil

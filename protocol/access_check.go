@@ -125,12 +125,51 @@ func (a *Access) VisibleReply(call *Call) {
 	switch call.Command.Op {
 	case OpGet:
 		call.Result.Items = a.Visible(call.Result.Items)
+		if !a.SeesAll() {
+			a.showGet(call)
+		}
 	case OpOutcome:
 		if call.Result.Known && !a.coversOutcome(&call.Command, call.Result.Outcome) {
 			call.Result = Result{}
 			call.Err = forbidden("what key %q did is outside the grants", call.Command.Key)
 		}
 	}
+}
+
+// showGet makes what is left of a get's answer the one that there would be if nothing
+// else existed: a SKU that exists only where the caller sees nothing reads as one that
+// doesn't exist, and at_least is reached by what the caller sees or not at all.
+func (a *Access) showGet(call *Call) {
+	c, res := &call.Command, &call.Result
+	if len(c.Locations) == 0 {
+		res.Items = a.withUnknown(res.Items, c.SKUs)
+	}
+	want, err := ParseVector(c.AtLeast)
+	if err != nil || len(want) == 0 {
+		return
+	}
+	res.Behind = !slices.ContainsFunc(res.Items, func(it Item) bool {
+		have, err := ParseVector(it.Version)
+		return err == nil && have.AtLeast(want)
+	})
+}
+
+// withUnknown puts zero items where SKUs have none. Items are in the order of skus, and
+// so is the result: the place would tell which is which.
+func (a *Access) withUnknown(items []Item, skus []string) []Item {
+	out := make([]Item, 0, len(items))
+	for _, sku := range skus {
+		n := 0
+		// A SKU that is named twice in a row has its locations twice.
+		for last := (ItemKey{}); n < len(items) && items[n].SKU == sku && items[n].Key().Compare(last) > 0; n++ {
+			last = items[n].Key()
+		}
+		out, items = append(out, items[:n]...), items[n:]
+		if n == 0 && a.Sees(sku, DefaultLocation) {
+			out = append(out, Item{SKU: sku, Location: DefaultLocation})
+		}
+	}
+	return append(out, items...)
 }
 
 // coversOutcome reports whether all that a reply shows may be seen with the right to

@@ -44,6 +44,9 @@ type Item struct {
 	Low       bool   `json:"low,omitzero"` // available <= low_stock
 }
 
+// Key names the item.
+func (it *Item) Key() ItemKey { return ItemKey{SKU: it.SKU, Location: it.Location} }
+
 // Line is a quantity of one item within a reserve or a sell.
 type Line struct {
 	SKU      string `json:"sku"`

@@ -120,7 +120,7 @@ func (h *hub) hand(found []*follower, ids []protocol.ItemID, items []protocol.It
 	h.members.RLock()
 	defer h.members.RUnlock()
 	for i, id := range ids {
-		k := keyOf(&items[i])
+		k := items[i].Key()
 		for _, set := range [...]map[*follower]struct{}{h.bySKU[k.SKU], h.wide} {
 			for f := range set {
 				if f.offer(k, id) {

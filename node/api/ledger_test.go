@@ -128,7 +128,7 @@ func (l *fakeLedger) get(c *protocol.Command) protocol.Result {
 		}
 		for _, location := range locations {
 			it := protocol.Item{SKU: sku, Location: location}
-			if id, ok := l.ids[keyOf(&it)]; ok {
+			if id, ok := l.ids[it.Key()]; ok {
 				it = l.items[id]
 			}
 			v, _ := protocol.ParseVector(it.Version)
@@ -330,7 +330,7 @@ func (l *fakeLedger) Scan(q *protocol.Query) ([]protocol.Item, bool) {
 	l.scans++
 	var out []protocol.Item
 	for id, it := range l.items {
-		k := keyOf(&it)
+		k := it.Key()
 		if q.Match(k) && k.Compare(q.After) > 0 && l.changedAt[id] > q.Since.Get("eu") {
 			out = append(out, it)
 		}
@@ -339,7 +339,7 @@ func (l *fakeLedger) Scan(q *protocol.Query) ([]protocol.Item, bool) {
 	if l.scanned != nil {
 		l.scanned()
 	}
-	slices.SortFunc(out, func(x, y protocol.Item) int { return keyOf(&x).Compare(keyOf(&y)) })
+	slices.SortFunc(out, func(x, y protocol.Item) int { return x.Key().Compare(y.Key()) })
 	if limit := l.scanLimit(q); limit < len(out) {
 		return out[:limit], true
 	}

@@ -98,26 +98,22 @@ func (a *API) fillPage(r *request, q *pageQuery, named []protocol.Item) (page *p
 	}
 	scanned := len(items)
 	for _, it := range named {
-		k := keyOf(&it)
-		beyond := more && scanned > 0 && k.Compare(keyOf(&items[scanned-1])) > 0
+		k := it.Key()
+		beyond := more && scanned > 0 && k.Compare(items[scanned-1].Key()) > 0
 		if k.Compare(q.after) > 0 && !beyond {
 			items = append(items, it)
 		}
 	}
-	slices.SortStableFunc(items, func(x, y protocol.Item) int { return keyOf(&x).Compare(keyOf(&y)) })
-	items = slices.CompactFunc(items, func(x, y protocol.Item) bool { return keyOf(&x) == keyOf(&y) })
+	slices.SortStableFunc(items, func(x, y protocol.Item) int { return x.Key().Compare(y.Key()) })
+	items = slices.CompactFunc(items, func(x, y protocol.Item) bool { return x.Key() == y.Key() })
 	if len(items) > q.limit {
 		items, more = items[:q.limit], true
 	}
 	page = &protocol.Page{Items: items}
 	if more && len(items) > 0 {
-		page.Next = position(keyOf(&items[len(items)-1]))
+		page.Next = position(items[len(items)-1].Key())
 	}
 	return page, nil
-}
-
-func keyOf(it *protocol.Item) protocol.ItemKey {
-	return protocol.ItemKey{SKU: it.SKU, Location: it.Location}
 }
 
 // A position names the last item of a page. Names hold no NUL, so it can stand

@@ -180,7 +180,7 @@ func (s *stream) snapshot(r *request) error {
 			more = false
 		}
 		if more {
-			q.After = keyOf(&items[len(items)-1])
+			q.After = items[len(items)-1].Key()
 		}
 		// What can't be seen is no sign either that a named SKU exists.
 		items = s.access.Visible(items)
@@ -321,7 +321,7 @@ func (u *unknown) locations() []string {
 
 func (u *unknown) strike(items []protocol.Item) {
 	for i := range items {
-		k := keyOf(&items[i])
+		k := items[i].Key()
 		if len(u.pick.Locations) == 0 {
 			k.Location = ""
 		}
@@ -339,6 +339,6 @@ func (u *unknown) items() []protocol.Item {
 			out = append(out, protocol.Item{SKU: k.SKU, Location: k.Location})
 		}
 	}
-	slices.SortFunc(out, func(x, y protocol.Item) int { return keyOf(&x).Compare(keyOf(&y)) })
+	slices.SortFunc(out, func(x, y protocol.Item) int { return x.Key().Compare(y.Key()) })
 	return out
 }

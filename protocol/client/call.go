@@ -22,6 +22,8 @@ type call struct {
 	codec     protocol.Codec // of the link it is meant for
 	sentTo    string         // region it was first sent to
 	only      *link          // meant for this link; nil: for any
+	over      *link          // that it was last sent over
+	renewals  int            // of that link's token, when it was sent
 	abandoned bool           // nobody waits; not to be sent again
 	done      chan struct{}
 	msg       message // the reply
@@ -69,14 +71,27 @@ func (c *Client) do(ctx context.Context, cmd protocol.Command, only *link, read 
 		return err
 	}
 	backoff := newBackoff(&c.cfg)
-	for {
+	for refusals := 0; ; {
 		p := &call{cmd: cmd, only: only, codec: c.cfg.codecs()[0]}
 		if err := c.exchange(ctx, p); err != nil {
 			return err
 		}
 		err := read(p.msg)
 		var refused *protocol.Error
-		if err == nil || !errors.As(err, &refused) || !refused.Retryable || c.cfg.FailFast {
+		if err == nil && cmd.Op != protocol.OpPing { // anybody may ping
+			c.trusted()
+		}
+		if err == nil || !errors.As(err, &refused) {
+			return err
+		}
+		if c.wantsToken(p, refused) && refusals < refusalsMax {
+			refusals++
+			if ended := c.reauthorize(ctx, p); ended != nil {
+				return fmt.Errorf("%w (%w)", refused, ended)
+			}
+			continue
+		}
+		if !refused.Retryable || c.cfg.FailFast {
 			return err
 		}
 		if refused.Code == protocol.CodeUnavailable {
@@ -102,10 +117,13 @@ func (c *Client) unserved() {
 // check refuses what a node would refuse, above all text that would break the
 // connection under every other call.
 func check(cmd *protocol.Command) error {
-	for _, s := range []string{cmd.Key, cmd.Token, cmd.Before} {
+	for _, s := range []string{cmd.Key, cmd.Before} {
 		if !utf8.ValidString(s) {
 			return protocol.BadRequest("%.40q is not valid UTF-8", s)
 		}
+	}
+	if !utf8.ValidString(cmd.Token) {
+		return protocol.BadRequest("token is not valid UTF-8") // and not quoted
 	}
 	if err := cmd.Check(); err != nil {
 		return err
@@ -158,7 +176,11 @@ func (c *Client) enqueue(p *call) error {
 	if c.err != nil {
 		return c.err
 	}
-	c.queue = append(c.queue, p)
+	if p.cmd.Op == protocol.OpAuth {
+		c.queue = slices.Insert(c.queue, 0, p) // the others may need it
+	} else {
+		c.queue = append(c.queue, p)
+	}
 	c.wakeLink()
 	return nil
 }
@@ -206,6 +228,7 @@ func (c *Client) take(l *link, buf []byte) (grown, msg []byte) {
 			break
 		}
 		l.pending[p.id] = p
+		p.over, p.renewals = l, l.renewals
 		buf = appendNext(l.codec, buf, p.body, count)
 		taken++
 		count++

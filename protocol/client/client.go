@@ -30,6 +30,7 @@ type Client struct {
 	backoff   *backoff.ExponentialBackOff // the supervisor's alone
 	lastID    atomic.Uint64
 	connects  atomic.Int64
+	refusals  atomic.Int32 // tokens refused in a row
 
 	mu      sync.Mutex
 	queue   []*call         // to be sent, oldest first
@@ -68,7 +69,7 @@ func newClient(cfg Config, list *endpoints) *Client {
 	c := &Client{
 		cfg:       cfg,
 		endpoints: list,
-		http:      &http.Client{Transport: transport},
+		http:      &http.Client{Transport: transport, CheckRedirect: keepSecret},
 		backoff:   newBackoff(&cfg),
 		changed:   make(chan struct{}),
 	}
@@ -248,7 +249,11 @@ func (c *Client) reconnect(l *link) (*link, error) {
 	least := time.Duration(0)
 	switch endingOf(l.err) {
 	case endForGood:
-		return nil, closeError(l.endpoint, l.err)
+		err := c.closedForGood(l)
+		if isPermanent(err) {
+			return nil, err
+		}
+		least = c.backoff.NextBackOff()
 	case endPause:
 		least = c.cfg.PauseMin
 	case endElsewhere:
@@ -263,6 +268,15 @@ func (c *Client) reconnect(l *link) (*link, error) {
 		return nil, ErrClosed
 	}
 	return c.connect(avoid)
+}
+
+// closedForGood is what a close of 40xx comes to: the node may only want another
+// token.
+func (c *Client) closedForGood(l *link) error {
+	if time.Since(l.since) >= provenAfter {
+		c.trusted()
+	}
+	return c.counted(closeError(l.endpoint, l.err))
 }
 
 // connect tries all endpoints until one answers, with growing pauses.
@@ -294,12 +308,15 @@ func (c *Client) firstLink(ctx context.Context) (*link, error) {
 	}
 }
 
-// tryAll dials the endpoints in turn. after is the longest pause that a node
-// asked for.
+// tryAll dials the endpoints in turn, unless it is for the token that one fails.
+// after is the longest pause that a node asked for.
 func (c *Client) tryAll(ctx context.Context, list []string) (l *link, after time.Duration, err error) {
 	var failures []error
 	for _, endpoint := range list {
 		l, err := c.dialOne(ctx, endpoint)
+		if isUnauthorized(err) || errors.Is(err, ErrNoToken) {
+			return nil, 0, c.counted(err)
+		}
 		if err == nil || isPermanent(err) {
 			return l, 0, err
 		}

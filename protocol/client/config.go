@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -24,10 +25,17 @@ type Config struct {
 	// Endpoints of any nodes of the mesh: ws://, wss://, http://, https:// or
 	// host:port. The first Dial tries them in this order, later ones at random.
 	Endpoints []string
-	Token     string       // bearer token; empty: none
 	TLS       *tls.Config  // for wss and https; nil: the system's roots
 	Logger    *slog.Logger // connections made and lost; nil: silent
 	CBOR      bool         // speak CBOR with nodes that do, JSON with others
+
+	// Token returns the bearer token to be sent now; nil, or "": none. It is
+	// asked for each connection, for each page read over HTTP, when 80 % of the
+	// life of the last token is over, and when a node refuses one: it should
+	// keep a token that is good, and return another where it has one. It is
+	// called from several goroutines and must return when ctx ends. The token
+	// is never logged.
+	Token func(ctx context.Context) (string, error)
 
 	// Wait makes Dial try until its context ends. Otherwise it fails when
 	// every endpoint was tried once.

@@ -34,18 +34,25 @@ func (e *busyError) Error() string {
 func isPermanent(err error) bool {
 	var refused *protocol.Error
 	var closed *CloseError
+	var token *refusal
+	if errors.As(err, &token) {
+		return token.final()
+	}
 	return errors.As(err, &refused) || errors.As(err, &closed)
 }
 
 // dialOne connects to an endpoint and reads the node's hello.
 func (c *Client) dialOne(ctx context.Context, endpoint string) (*link, error) {
+	token, err := c.token(ctx)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
 	header := http.Header{}
-	if c.cfg.Token != "" {
-		header.Set("Authorization", "Bearer "+c.cfg.Token)
-	}
+	bear(header, token)
 	l := newLink(c, endpoint)
+	l.credential = newCredential(token)
 	conn, response, err := websocket.Dial(ctx, endpoint+"/v1/ws", &websocket.DialOptions{
 		HTTPClient:   c.http,
 		HTTPHeader:   header,
@@ -80,14 +87,23 @@ func handshakeError(endpoint string, r *http.Response, err error) error {
 		return fmt.Errorf("%s: %w", endpoint, err)
 	}
 	switch r.StatusCode {
-	case http.StatusUnauthorized:
-		return problem(r, protocol.CodeUnauthorized)
-	case http.StatusForbidden:
-		return problem(r, protocol.CodeForbidden)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return problem(r, refusedAs(r.StatusCode))
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return &busyError{endpoint, r.StatusCode, retryAfter(r)}
 	}
 	return fmt.Errorf("%s: %w", endpoint, err)
+}
+
+// refusedAs is the code for a status that came without one, from a proxy say.
+func refusedAs(status int) protocol.Code {
+	switch status {
+	case http.StatusUnauthorized:
+		return protocol.CodeUnauthorized
+	case http.StatusForbidden:
+		return protocol.CodeForbidden
+	}
+	return protocol.CodeUnavailable
 }
 
 func retryAfter(r *http.Response) time.Duration {

@@ -7,6 +7,9 @@
 // to, and carries its subscriptions on from their cursor. What a caller sees is
 // its own context: a call ends with an answer, with the context, or with Close.
 //
+// Config.Token is asked for a token whenever one is needed; it is renewed within
+// the connection before it ends, without a command noticing.
+//
 // Many goroutines may use one Client. Commands that queue up while a message is
 // being written leave together in the next one.
 //

@@ -18,6 +18,9 @@ var (
 	ErrClosed = errors.New("client: closed")
 	// ErrUnreachable: no endpoint could be connected to. Nothing was sent.
 	ErrUnreachable = errors.New("client: no node can be reached")
+	// ErrNoToken: Config.Token failed, or returned what can't be a token.
+	// Nothing was sent.
+	ErrNoToken = errors.New("client: no token")
 	// ErrBehind: the node had not reached the version asked for by AtLeast
 	// within its wait. The items it has are returned beside this error.
 	ErrBehind = errors.New("client: the node is still behind the version asked for")
@@ -27,7 +30,8 @@ var (
 var errLinkLost = errors.New("client: connection lost")
 
 // CloseError is the end of a connection by a code that forbids connecting
-// again (40xx). The client is of no use after it.
+// again (40xx). The client is of no use after it, unless it has Config.Token:
+// then 4001 ends it when the tokens of three connections in a row were refused.
 type CloseError struct {
 	Code     int
 	Reason   string

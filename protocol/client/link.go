@@ -42,6 +42,10 @@ type link struct {
 	ended    chan struct{}    // closed when err is set and all is handed back
 	err      error
 	stock    stockPush // reused by the reader
+
+	credential credential    // the token that it was made with
+	asked      chan struct{} // the node wants another token
+	renewals   int           // tries to give it one; the client's mu guards it
 }
 
 func newLink(c *Client, endpoint string) *link {
@@ -54,6 +58,7 @@ func newLink(c *Client, endpoint string) *link {
 		answered: make(chan struct{}, 1),
 		goaway:   make(chan struct{}),
 		ended:    make(chan struct{}),
+		asked:    make(chan struct{}, 1),
 	}
 	// Not the client's context: a closing client still says goodbye.
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -87,6 +92,9 @@ func (l *link) run() {
 	var wg sync.WaitGroup
 	wg.Go(l.write)
 	wg.Go(l.watch)
+	if l.client.cfg.Token != nil {
+		wg.Go(l.renew)
+	}
 	err := l.read()
 	l.cancel()
 	l.conn.CloseNow()

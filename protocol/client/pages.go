@@ -59,8 +59,14 @@ func pageQuery(sel protocol.Selector, after string, limit int) string {
 // pageAgain reads one page, from another node or later where that helps.
 func (c *Client) pageAgain(ctx context.Context, query string) (protocol.Page, error) {
 	var page protocol.Page
+	refusals := 0
 	read := func() error {
 		err := c.page(ctx, query, &page)
+		if isUnauthorized(err) && c.cfg.Token != nil {
+			if refusals++; refusals < refusalsMax {
+				return err // with another token, if there is one
+			}
+		}
 		var refused *protocol.Error
 		if c.cfg.FailFast || errors.As(err, &refused) && !refused.Retryable {
 			return backoff.Permanent(err)
@@ -81,16 +87,18 @@ func (c *Client) page(ctx context.Context, query string, page *protocol.Page) er
 	if err != nil {
 		return err
 	}
-	if c.cfg.Token != "" {
-		request.Header.Set("Authorization", "Bearer "+c.cfg.Token)
+	token, err := c.token(ctx)
+	if err != nil {
+		return err
 	}
+	bear(request.Header, token)
 	response, err := c.http.Do(request)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return problem(response, protocol.CodeUnavailable)
+		return problem(response, refusedAs(response.StatusCode))
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, pageBytesMax))
 	if err != nil {

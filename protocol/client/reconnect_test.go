@@ -56,7 +56,7 @@ func TestTokenAndTLS(t *testing.T) {
 	secure := httptest.NewTLSServer(n)
 	defer secure.Close()
 	cfg := quick(secure.URL)
-	cfg.Token = "secret"
+	cfg.Token = StaticToken("secret")
 	cfg.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
 	if _, err := Dial(within(t), cfg); !errors.Is(err, ErrUnreachable) {
 		t.Fatalf("a certificate of nobody: %v", err)

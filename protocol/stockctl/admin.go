@@ -55,8 +55,7 @@ func (a *app) operate(ctx context.Context, method, path string, body, answer any
 	return readAnswer(a.admin, response, answer)
 }
 
-// askAdmin returns an answer of status 200, to be closed. The token stays here: the
-// admin port wants none, and is plain HTTP as a rule.
+// askAdmin returns an answer of status 200, to be closed.
 func (a *app) askAdmin(ctx context.Context, method, path string, body any) (*http.Response, error) {
 	base, err := adminURL(a.admin)
 	if err != nil {
@@ -66,10 +65,11 @@ func (a *app) askAdmin(ctx context.Context, method, path string, body any) (*htt
 	if err != nil {
 		return nil, err
 	}
-	// Followed, a redirect would turn what changes something into a GET.
-	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	request, err := adminRequest(ctx, method, base+path, body)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.authorize(request); err != nil {
 		return nil, err
 	}
 	response, err := c.Do(request)
@@ -108,6 +108,8 @@ func notOperated(base string, r *http.Response) error {
 	err := readAnswer(base, r, nil)
 	var p *protocol.Error
 	switch {
+	case errors.As(err, &p) && (p.Code == protocol.CodeUnauthorized || p.Code == protocol.CodeForbidden):
+		return p // these say more to an operator than a status
 	case errors.As(err, &p):
 		return &operationRefused{base, p.Message, r.StatusCode}
 	case r.StatusCode == http.StatusNotFound:

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,11 +20,10 @@ import (
 
 // app is what all commands share: the global flags and where output goes.
 type app struct {
+	credentials
 	out, errOut io.Writer
 	endpoints   []string
 	admin       string // a node's admin port
-	token       string
-	tlsCA       string
 	json        bool
 	timeout     time.Duration
 	timeoutSet  bool
@@ -37,7 +34,10 @@ func newRoot(a *app) *cobra.Command {
 		Use:   "stockctl",
 		Short: "Read and change stock on a stockmesh",
 		Long: `Stockctl talks to any node of a stockmesh. Writes carry an idempotency key: give one
-with --key to be able to repeat a command without doing it twice.`,
+with --key to be able to repeat a command without doing it twice.
+
+A token goes into a file (--token-file) or into STOCKMESH_TOKEN. No flag takes the token
+itself: other users of the machine could read it in the list of processes.`,
 		Example: `  stockctl count tee-red-m 40
   stockctl sell tee-red-m=2 mug=1 --reference order-17
   stockctl watch --prefix tee-
@@ -50,8 +50,7 @@ with --key to be able to repeat a command without doing it twice.`,
 	}
 	flags := root.PersistentFlags()
 	flags.StringSliceVar(&a.endpoints, "endpoint", endpointsFromEnv(), "nodes to talk to, repeated or joined by commas [STOCKMESH_ENDPOINTS]")
-	flags.StringVar(&a.token, "token", os.Getenv("STOCKMESH_TOKEN"), "bearer token [STOCKMESH_TOKEN]")
-	flags.StringVar(&a.tlsCA, "tls-ca", os.Getenv("STOCKMESH_TLS_CA"), "PEM file of the CAs that nodes' certificates are checked with, instead of the system's [STOCKMESH_TLS_CA]")
+	a.credentials.addFlags(flags)
 	flags.BoolVar(&a.json, "json", false, "print JSON, one value a line")
 	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after (activate, node, region: 40s); watch, import, export, backup, verify and replay have no limit unless it is set")
 	root.AddCommand(
@@ -59,7 +58,7 @@ with --key to be able to repeat a command without doing it twice.`,
 		a.configureCommand(), a.historyCommand(), a.outcomeCommand(),
 		a.reserveCommand(), a.confirmCommand(), a.releaseCommand(), a.extendCommand(),
 		a.importCommand(), a.exportCommand(), a.verifyCommand(), a.replayCommand(),
-		a.meshCommand(), a.certsCommand(),
+		a.meshCommand(), a.certsCommand(), a.tokenCommand(), a.revokeCommand(), a.revocationsCommand(),
 		a.backupCommand(), a.restoreCommand(), a.activateCommand(), a.nodeCommand(), a.regionCommand(),
 	)
 	return root
@@ -74,31 +73,16 @@ func endpointsFromEnv() []string {
 
 // dial connects; wait keeps trying where a node may be away for a while.
 func (a *app) dial(ctx context.Context, wait bool) (*client.Client, error) {
-	roots, err := a.roots()
+	config, err := a.tls()
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.Dial(ctx, client.Config{Endpoints: a.endpoints, Token: a.token, TLS: roots, Wait: wait})
+	a.warnOfPlainText(a.endpoints...)
+	c, err := client.Dial(ctx, client.Config{Endpoints: a.endpoints, Token: a.source(), TLS: config, Wait: wait})
 	if errors.Is(err, client.ErrUnreachable) {
 		return nil, &unreachable{a.endpoints, err}
 	}
 	return c, err
-}
-
-// roots returns nil where the system's CAs will do.
-func (a *app) roots() (*tls.Config, error) {
-	if a.tlsCA == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(a.tlsCA)
-	if err != nil {
-		return nil, fmt.Errorf("--tls-ca: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--tls-ca: no certificate in %s", a.tlsCA)
-	}
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
 // short runs one exchange under the timeout.
@@ -185,6 +169,12 @@ func explain(err error) string {
 
 func refusal(e *protocol.Error) string {
 	s := e.Error()
+	switch e.Code {
+	case protocol.CodeUnauthorized:
+		return s + "; give a valid token with --token-file or STOCKMESH_TOKEN (`stockctl token show` tells what one says)"
+	case protocol.CodeForbidden:
+		return s + "; the credentials given don't allow it (`stockctl token show` tells what a token allows)"
+	}
 	if e.Details == nil {
 		return s
 	}

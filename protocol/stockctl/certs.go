@@ -16,22 +16,23 @@ import (
 
 func (a *app) certsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "certs", Short: "Make certificates and keys for nodes", Args: cobra.NoArgs,
+		Use: "certs", Short: "Make certificates and keys for nodes and tills", Args: cobra.NoArgs,
 		Long: `Make what nodes prove themselves with: a certificate authority, a certificate for each
 node, the key that gossip is encrypted with, and the one that passwords between regions
-are made from. Nothing here talks to a node.
+are made from; and certificates for tills. Nothing here talks to a node.
 
 Meant for development and for meshes without a certificate authority of their own. The
 files belong to whoever runs the command; the key files only they may read, so run it
 as the user that runs the node, or hand the files over.`,
 		Example: `  stockctl certs ca --dir certs
   stockctl certs node eu-1 --dir certs --region eu --host eu-1.example.com,10.0.0.7
+  stockctl certs client --dir tills --location store-12 --name POS-7
   stockctl certs gossip-key --out certs/gossip.key
   stockctl certs link-secret --out certs/link.key`,
 		// Without it a mistyped subcommand would print the help and succeed.
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.certsCACommand(), a.certsNodeCommand(), a.keyringCommand(gossipKeyring), a.keyringCommand(linkKeyring))
+	cmd.AddCommand(a.certsCACommand(), a.certsNodeCommand(), a.certsClientCommand(), a.keyringCommand(gossipKeyring), a.keyringCommand(linkKeyring))
 	return cmd
 }
 

@@ -69,6 +69,10 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		n.page(w, r)
 		return
 	}
+	if r.URL.Path == "/v1/mesh" {
+		fmt.Fprint(w, meshAnswer)
+		return
+	}
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{protocol.SubprotocolJSON}})
 	if err != nil {
 		return

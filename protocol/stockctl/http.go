@@ -19,18 +19,22 @@ const (
 	connectTimeout = 10 * time.Second
 )
 
+// notFollowed: nodes never redirect. Followed, it would turn what changes something into
+// a GET, and might take the token along.
+func notFollowed(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
 // httpClient is for commands that ask a node once: it keeps no connection.
 func (a *app) httpClient() (*http.Client, error) {
-	roots, err := a.roots()
+	config, err := a.tls()
 	if err != nil {
 		return nil, err
 	}
 	return &http.Client{Transport: &http.Transport{
 		Proxy:             http.ProxyFromEnvironment,
 		DialContext:       (&net.Dialer{Timeout: connectTimeout}).DialContext,
-		TLSClientConfig:   roots,
+		TLSClientConfig:   config,
 		DisableKeepAlives: true,
-	}}, nil
+	}, CheckRedirect: notFollowed}, nil
 }
 
 // readAnswer reads a JSON answer to its end and closes it. A status other than 200 is
@@ -42,7 +46,7 @@ func readAnswer(endpoint string, r *http.Response, answer any) error {
 		return err
 	}
 	if r.StatusCode != http.StatusOK {
-		return refusedBy(endpoint, r.Status, body)
+		return refusedBy(endpoint, r, body)
 	}
 	if err := protocol.UnmarshalJSON(body, answer); err != nil {
 		return fmt.Errorf("%s: unreadable answer: %w", endpoint, err)
@@ -52,13 +56,19 @@ func readAnswer(endpoint string, r *http.Response, answer any) error {
 
 // refusedBy reads a problem (RFC 9457); what isn't one comes from something that
 // is no node, or from a proxy before one, and another endpoint may do.
-func refusedBy(endpoint, status string, body []byte) error {
+func refusedBy(endpoint string, r *http.Response, body []byte) error {
 	var p struct {
 		protocol.Error
 		Detail string `json:"detail"`
 	}
 	if protocol.UnmarshalJSON(body, &p) != nil || p.Code == "" {
-		return fmt.Errorf("%s: %s", endpoint, status)
+		switch r.StatusCode {
+		case http.StatusUnauthorized:
+			return protocol.NewError(protocol.CodeUnauthorized, "%s says %s", endpoint, r.Status)
+		case http.StatusForbidden:
+			return protocol.NewError(protocol.CodeForbidden, "%s says %s", endpoint, r.Status)
+		}
+		return fmt.Errorf("%s: %s", endpoint, r.Status)
 	}
 	if p.Message == "" {
 		p.Message = p.Detail

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stockmesh/stockmesh/protocol"
+	"github.com/stockmesh/stockmesh/protocol/client"
 )
 
 func (a *app) meshCommand() *cobra.Command {
@@ -49,7 +50,7 @@ func (a *app) mesh(ctx context.Context) (protocol.Mesh, error) {
 		var mesh protocol.Mesh
 		err := a.askMesh(ctx, c, endpoint, &mesh)
 		var refused *protocol.Error
-		if err == nil || errors.As(err, &refused) && !refused.Retryable {
+		if err == nil || errors.As(err, &refused) && !refused.Retryable || errors.Is(err, client.ErrNoToken) {
 			return mesh, err
 		}
 		errs = append(errs, err)
@@ -69,8 +70,8 @@ func (a *app) askMesh(ctx context.Context, c *http.Client, endpoint string, mesh
 	if err != nil {
 		return err
 	}
-	if a.token != "" {
-		request.Header.Set("Authorization", "Bearer "+a.token)
+	if err := a.authorize(request); err != nil {
+		return fmt.Errorf("%w: %w", client.ErrNoToken, err)
 	}
 	response, err := c.Do(request)
 	if err != nil {

@@ -37,6 +37,7 @@ func meshNode(t *testing.T, status int, answer string) string {
 }
 
 func TestMesh(t *testing.T) {
+	t.Setenv("STOCKMESH_TOKEN", "t")
 	node := meshNode(t, 200, meshAnswer)
 	want := `REGION            LAG   HEARD                NODE    STATE     OWNER OF  CONNECTIONS  ENDPOINT
 eu                0s    -                    eu-1    serving   0,2       12           ws://eu-1:8080
@@ -45,22 +46,23 @@ us cut_off        2.5s  ` + heardText + `  -       -         -         -        
 asia catching_up  40ms  ` + heardText + `  eu-2    serving   0         1            ws://asia:8080
 `
 	for _, endpoint := range []string{node, strings.Replace(node, "http", "ws", 1), strings.TrimPrefix(node, "http://"), "http://127.0.0.1:1," + node} {
-		if d := cmp.Diff(want, mustLocal(t, "mesh", "--token", "t", "--endpoint", endpoint)); d != "" {
+		if d := cmp.Diff(want, mustLocal(t, "mesh", "--endpoint", endpoint)); d != "" {
 			t.Error(endpoint, d)
 		}
 	}
-	out := mustLocal(t, "mesh", "--token", "t", "--endpoint", node, "--json")
+	out := mustLocal(t, "mesh", "--endpoint", node, "--json")
 	if strings.Count(out, "\n") != 1 || !strings.Contains(out, `"owner_of":[0,2]`) {
 		t.Errorf("printed %q", out)
 	}
 }
 
 func TestMeshRefusals(t *testing.T) {
+	t.Setenv("STOCKMESH_TOKEN", "t")
 	good := meshNode(t, 200, meshAnswer)
 	forbidden := meshNode(t, 403, `{"code":"forbidden","detail":"needs the admin grant"}`)
 	away := meshNode(t, 503, `{"code":"unavailable","detail":"starting","retryable":true}`)
 	ask := func(endpoints ...string) []string {
-		return []string{"mesh", "--token", "t", "--endpoint", strings.Join(endpoints, ",")}
+		return []string{"mesh", "--endpoint", strings.Join(endpoints, ",")}
 	}
 	wantRefusal(t, "forbidden: needs the admin grant", ask(forbidden, good)...)
 	wantRefusal(t, "unavailable: starting", ask(away)...)

@@ -102,7 +102,7 @@ func (r *replay) allItems(ctx context.Context) (map[protocol.ItemKey]protocol.It
 		if err != nil {
 			return nil, fmt.Errorf("read all items: %w", err)
 		}
-		items[keyOf(&it)] = it
+		items[it.Key()] = it
 	}
 	return items, nil
 }

@@ -55,11 +55,11 @@ func (w *watcher) take(items []protocol.Item, now time.Time) {
 			w.wrong = append(w.wrong, fmt.Sprintf("%s: %s has %v", w.name, it.SKU, err))
 			continue
 		}
-		old, known := w.items[keyOf(&it)]
+		old, known := w.items[it.Key()]
 		if was, _ := protocol.ParseVector(old.Version); known && !version.AtLeast(was) {
 			w.wrong = append(w.wrong, fmt.Sprintf("%s: %s went from %s back to %s", w.name, it.SKU, old.Version, it.Version))
 		}
-		w.items[keyOf(&it)] = it
+		w.items[it.Key()] = it
 		if it.Location == protocol.DefaultLocation {
 			w.latency.saw(it.SKU, version, now)
 		}

@@ -113,7 +113,7 @@ func (v *verifier) pages(ctx context.Context, sel protocol.Selector) (picture, e
 		if err != nil {
 			return nil, fmt.Errorf("read pages: %w", err)
 		}
-		items[keyOf(&it)] = it
+		items[it.Key()] = it
 	}
 	return items, nil
 }
@@ -132,7 +132,7 @@ func (v *verifier) snapshot(ctx context.Context, sel protocol.Selector) (picture
 			return nil, fmt.Errorf("subscription: %w", err)
 		}
 		for _, it := range u.Items {
-			items[keyOf(&it)] = it
+			items[it.Key()] = it
 		}
 		if u.Current {
 			return items, nil

@@ -116,8 +116,4 @@ func (a *app) draw(items map[protocol.ItemKey]protocol.Item, current bool) error
 	return itemTable(a.out, rows)
 }
 
-func keyOf(it *protocol.Item) protocol.ItemKey {
-	return protocol.ItemKey{SKU: it.SKU, Location: it.Location}
-}
-
-func compareItems(a, b protocol.Item) int { return keyOf(&a).Compare(keyOf(&b)) }
+func compareItems(a, b protocol.Item) int { return a.Key().Compare(b.Key()) }
