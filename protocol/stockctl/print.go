@@ -66,11 +66,19 @@ func (a *app) printMovements(movements []protocol.Movement) error {
 		return printJSON(a.out, movements...)
 	}
 	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "AT\tTYPE\tON HAND\tRESERVED\tREFERENCE\tREASON\tKEY\tSEQUENCE")
+	fmt.Fprintln(t, "AT\tTYPE\tON HAND\tRESERVED\tREFERENCE\tREASON\tBY\tKEY\tSEQUENCE")
 	for i := range movements {
 		m := &movements[i]
-		fmt.Fprintf(t, "%s\t%s\t%d (%+d)\t%d (%+d)\t%s\t%s\t%s\t%s\n", timeText(m.At), m.Type,
-			m.OnHand, m.OnHandDelta, m.Reserved, m.ReservedDelta, m.Reference, m.Reason, m.Key, m.Sequence)
+		fmt.Fprintf(t, "%s\t%s\t%d (%+d)\t%d (%+d)\t%s\t%s\t%s\t%s\t%s\n", timeText(m.At), m.Type,
+			m.OnHand, m.OnHandDelta, m.Reserved, m.ReservedDelta, m.Reference, m.Reason, whose(m), m.Key, m.Sequence)
 	}
 	return t.Flush()
+}
+
+// whose says who asked for a movement and from where, as far as that is known.
+func whose(m *protocol.Movement) string {
+	if m.Subject != "" && m.Address != "" {
+		return m.Subject + "@" + m.Address
+	}
+	return m.Subject + m.Address
 }
