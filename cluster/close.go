@@ -65,6 +65,7 @@ func (c *Cluster) close(ctx context.Context) error {
 	c.stop()
 	c.running.Wait()
 	c.walks.Wait()
+	c.unlisten()
 	for _, s := range c.shards {
 		s.close()
 	}

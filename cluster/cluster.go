@@ -8,6 +8,7 @@ import (
 
 	"github.com/stockmesh/stockmesh/cluster/bus"
 	"github.com/stockmesh/stockmesh/cluster/ledger"
+	"github.com/stockmesh/stockmesh/cluster/relay"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -28,6 +29,8 @@ type Cluster struct {
 	orders  ordersUnderWay
 	restore *backup // that a new region begins with
 	metrics *metrics
+	revoked *revoked
+	told    told
 
 	endpoint    atomic.Pointer[string] // of this node, for clients
 	connections atomic.Pointer[func() int]
@@ -77,12 +80,16 @@ func (c *Cluster) Submit(calls []*protocol.Call) {
 
 // submit is Submit without asking other regions what this one does not know.
 func (c *Cluster) submit(calls []*protocol.Call) {
-	due := c.due()
+	due, fit := c.due(), true
 	for _, call := range calls {
 		call.Due = due
 		if call.Session != 0 {
 			call.Sender = call.Session
 		}
+		fit = fit && relay.ScopeFits(call.Command.Within)
+	}
+	if !fit {
+		calls = refuseUnfit(calls)
 	}
 	if why := c.readOnly.Load(); why != nil {
 		calls = refuseWrites(calls, *why)
@@ -115,6 +122,19 @@ func (c *Cluster) submit(calls []*protocol.Call) {
 	}
 }
 
+// refuseUnfit answers calls whose scope no other node would take, and returns the others:
+// whoever decides a command must know its whole scope.
+func refuseUnfit(calls []*protocol.Call) (rest []*protocol.Call) {
+	for _, call := range calls {
+		if relay.ScopeFits(call.Command.Within) {
+			rest = append(rest, call)
+		} else {
+			call.Fail(protocol.NewError(protocol.CodeForbidden, "the grants for %s are too many to be checked", call.Command.Op))
+		}
+	}
+	return rest
+}
+
 // toOwner tells what goes through the owner's queue: writes; an outcome, which must
 // see every write sent before it; and a read behind unanswered commands of its
 // sender, which must see what those did.
@@ -145,8 +165,8 @@ func (c *Cluster) readReservation(call *protocol.Call) {
 	replica.mu.RLock()
 	r, ok := replica.state.Reservation(id)
 	replica.mu.RUnlock()
-	if !ok {
-		call.Fail(protocol.NewError(protocol.CodeNotFound, "no reservation %q", id))
+	if !ok || !call.Command.Within.Covers(r.User, r.Lines) {
+		call.Fail(ledger.NoReservation(id))
 		return
 	}
 	call.Result = protocol.Result{Kind: protocol.KindReservation, Reservation: &r}

@@ -32,6 +32,9 @@ type identity struct {
 	// Joined: the engine ran on it as one of a region, which knows the node's name.
 	Joined bool `json:"joined,omitempty"`
 
+	// Revoked: a bucket of revocations exists; from now on a missing one is damage.
+	Revoked bool `json:"revoked,omitempty"`
+
 	// Routes are those of the other nodes when they were last seen: the engine of a
 	// node that starts before it has heard of anybody needs one.
 	Routes []string `json:"routes,omitempty"`
@@ -54,7 +57,7 @@ const (
 type dataDir struct {
 	path string
 	lock *flock.Flock
-	mu   sync.Mutex // of what changes while the node runs: Routes, Peers, WAN, and of saving
+	mu   sync.Mutex // of what changes while the node runs: Revoked, Routes, Peers, WAN, and of saving
 	identity
 }
 
@@ -150,6 +153,17 @@ func (d *dataDir) join() error {
 		return nil
 	}
 	d.Joined = true
+	return d.save()
+}
+
+// revokes records that revocations are kept.
+func (d *dataDir) revokes() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.Revoked {
+		return nil
+	}
+	d.Revoked = true
 	return d.save()
 }
 

@@ -263,6 +263,7 @@ func (m *mesh) attend(from, _ string, data []byte) {
 			c.Session ^= sender.Sum64()
 		}
 		c.Relayed, c.Done = false, a.done
+		c.Subject = strings.ToValidUTF8(c.Subject[:min(len(c.Subject), subjectBytesMax)], "")
 		if err := checkForeign(&c.Command); err != nil {
 			c.Fail(err)
 			continue

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -30,6 +29,7 @@ type mesh struct {
 	known  map[string][]string // regions that this node had met when it started
 	news   chan struct{}       // holds a token when gossip may know something new
 	begun  atomic.Bool         // peers may be taken in
+	unmet  bool                // a region was heard of, and may not be met before the bucket says that; run's
 
 	rights *rightsMetrics
 	stops  []func() // of subscriptions
@@ -104,6 +104,8 @@ func (m *mesh) open(ctx context.Context) error {
 		subjectBeat:                    m.heardBeat,
 		subjectRights:                  m.heardRights,
 		subjectNews:                    m.heardNews,
+		subjectRevoked:                 m.heardRevoked,
+		subjectRevokedSums:             m.heardRevokedSums,
 		"calls." + m.config.Node:       m.attend,
 		"answers." + m.config.Node:     m.answered,
 		"inquiries." + m.config.Node:   m.inquired,
@@ -181,13 +183,16 @@ func (m *mesh) run(ctx context.Context) {
 	tell, look := time.NewTicker(meshTellEvery), time.NewTicker(removedEvery)
 	defer tell.Stop()
 	defer look.Stop()
-	m.discover()
+	m.discover(ctx)
 	for {
 		select {
 		case <-tell.C:
 			m.tell()
+			if m.unmet {
+				m.discover(ctx)
+			}
 		case <-m.news:
-			m.discover()
+			m.discover(ctx)
 		case <-look.C:
 			if err := m.lookRemoved(ctx, m.names()); err != nil && ctx.Err() == nil {
 				m.logger.Debug("not known which regions were removed", "error", err)
@@ -229,7 +234,7 @@ func (m *mesh) tell() {
 }
 
 // discover takes in what gossip tells of other regions.
-func (m *mesh) discover() {
+func (m *mesh) discover(ctx context.Context) {
 	links := make(map[string][]string)
 	var wan []string
 	for _, member := range m.gossip.Members() {
@@ -244,9 +249,12 @@ func (m *mesh) discover() {
 			wan = append(wan, member.Addr)
 		}
 	}
+	m.unmet = false
 	for region, addrs := range links {
 		slices.Sort(addrs)
-		m.meet(region, addrs)
+		if m.mayMeet(ctx, region) {
+			m.meet(region, addrs)
+		}
 	}
 	if err := m.c.dir.rememberPeers(m.addresses(), wan); err != nil {
 		m.logger.Error("other regions' addresses are not remembered", "error", err)
@@ -503,72 +511,6 @@ func (m *mesh) close() error {
 		return nil
 	}
 	return m.gossip.Close()
-}
-
-// removedKey is the row that says whether a region was removed from the mesh.
-func removedKey(region string) string { return bus.EscapeKey("meta", "removed", region) }
-
-const (
-	removedYes = "removed"
-	removedNo  = "present"
-)
-
-// lookRemoved learns which regions were removed, from this region's bucket.
-func (m *mesh) lookRemoved(ctx context.Context, names []string) error {
-	m.mu.Lock()
-	for name := range m.removed {
-		names = append(names, name)
-	}
-	m.mu.Unlock()
-	for _, name := range names {
-		value, _, err := m.c.table.Get(ctx, removedKey(name))
-		if err != nil && !errors.Is(err, bus.ErrMissing) {
-			return fmt.Errorf("was region %s removed: %w", name, err)
-		}
-		m.setRemoved(ctx, name, string(value) == removedYes)
-	}
-	return nil
-}
-
-func (m *mesh) setRemoved(ctx context.Context, name string, gone bool) {
-	m.mu.Lock()
-	p, before := m.peers[name], m.removed[name]
-	if !gone {
-		delete(m.removed, name)
-	} else {
-		m.removed[name] = true
-		delete(m.peers, name)
-		m.sort()
-	}
-	m.mu.Unlock()
-	switch {
-	case !gone && before:
-		m.dropMu.Lock()
-		delete(m.dropped, name)
-		m.dropMu.Unlock()
-		m.look()
-	case gone && p != nil:
-		p.end()
-		p.forget(true)
-		m.logger.Info("a region was removed; its stock is no longer counted", "region", name)
-	}
-	if gone {
-		m.drop(ctx, name)
-	}
-}
-
-// drop takes down what joins this node to a removed region, as often as that takes.
-func (m *mesh) drop(ctx context.Context, name string) {
-	m.dropMu.Lock()
-	defer m.dropMu.Unlock()
-	if m.dropped[name] {
-		return
-	}
-	if err := errors.Join(m.c.bus.Unlink(name), m.c.bus.DropMirror(ctx, name, stockBucket)); err != nil {
-		m.logger.Warn("what was kept of a removed region is not gone yet", "region", name, "error", err)
-		return
-	}
-	m.dropped[name] = true
 }
 
 // look makes the mesh look at what gossip knows.

@@ -30,6 +30,7 @@ func Open(ctx context.Context, config Config) (*Cluster, error) {
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.endpoint.Store(new(""))
 	c.connections.Store(new(func() int { return 0 }))
+	c.revoked = newRevoked(c)
 	if config.Mesh != nil {
 		c.mesh = newMesh(c)
 		c.mesh.rights = newRightsMetrics(config.Registerer)
@@ -51,6 +52,7 @@ func (c *Cluster) bury() error {
 	if c.mesh != nil {
 		errs = append(errs, c.mesh.close())
 	}
+	c.unlisten()
 	for _, s := range c.shards {
 		s.close()
 	}
@@ -80,7 +82,7 @@ func (c *Cluster) open(ctx context.Context) error {
 	if err := c.restored(); err != nil {
 		return err
 	}
-	if err := c.openMesh(ctx); err != nil {
+	if err := errors.Join(c.openMesh(ctx), c.listen()); err != nil {
 		return err
 	}
 	c.start(incarnation)
@@ -123,6 +125,9 @@ func (c *Cluster) openStreams(ctx context.Context) (incarnation string, err erro
 		if err := c.openShard(ctx, n, create); err != nil {
 			return "", err
 		}
+	}
+	if err := c.revoked.open(ctx); err != nil {
+		return "", err
 	}
 	return incarnation, c.patiently(ctx, func() error { return c.lookReadOnly(ctx) })
 }
@@ -322,6 +327,7 @@ func (c *Cluster) start(incarnation string) {
 			c.running.Go(func() { s.desk.run(c.ctx) })
 		}
 	}
+	c.running.Go(func() { c.revoked.run(c.ctx) })
 	if len(c.shards) > 1 {
 		c.running.Go(func() { c.lookAfterParts(c.ctx) })
 	}

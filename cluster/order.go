@@ -60,7 +60,7 @@ func (o *order) part(s *shard) *protocol.Call {
 		cmd.TTLMS = protocol.Ptr[int64](protocol.ReserveMSDefault)
 	}
 	return &protocol.Call{
-		Command: cmd, Session: o.call.Session, Subject: o.call.Subject, Due: o.call.Due,
+		Command: cmd, Session: o.call.Session, Subject: o.call.Subject, Address: o.call.Address, Due: o.call.Due,
 		Done: func(*protocol.Call) {
 			if o.left.Add(-1) == 0 {
 				o.held()
@@ -86,7 +86,8 @@ func (o *order) held() {
 
 // decide sends the client's command to the home shard.
 func (o *order) decide(parts []string, done func(*protocol.Call)) {
-	d := &protocol.Call{Command: o.call.Command, Session: o.call.Session, Subject: o.call.Subject, Due: o.call.Due, Done: done}
+	d := &protocol.Call{Command: o.call.Command, Session: o.call.Session, Due: o.call.Due, Done: done}
+	d.Subject, d.Address = o.call.Subject, o.call.Address
 	d.Command.Lines = o.lines[o.home.n]
 	d.Command.Order = &protocol.Order{ID: o.id, Home: o.home.n, Lines: o.call.Command.Lines, Parts: parts}
 	o.home.desk.put(d)
@@ -187,7 +188,7 @@ func (o *order) settle(sold bool, then func()) {
 			ids = append(ids, p.Result.Reservation.ID)
 		}
 	}
-	o.cluster.settle(ids, sold, o.call.Due, then)
+	o.cluster.settle(ids, sold, o.call, then)
 }
 
 // resolve asks the home shard for the last word on an order. One that is not decided
@@ -204,9 +205,9 @@ func (c *Cluster) resolve(home *shard, id string, due int64, then func(ledger.Or
 // due is when something that begins now must be answered.
 func (c *Cluster) due() int64 { return c.config.elapsed() + int64(c.config.Patience) }
 
-// settle ends parts, then calls then, at the latest when due. A part that can't be settled now will be by
-// its shard's owner.
-func (c *Cluster) settle(parts []string, sold bool, due int64, then func()) {
+// settle ends parts, as whoever sent a call asked for, then calls then, at the latest when
+// the call is due. A part that can't be settled now will be by its shard's owner.
+func (c *Cluster) settle(parts []string, sold bool, by *protocol.Call, then func()) {
 	if len(parts) == 0 {
 		then()
 		return
@@ -214,12 +215,12 @@ func (c *Cluster) settle(parts []string, sold bool, due int64, then func()) {
 	var left atomic.Int32
 	left.Store(int32(len(parts)))
 	for _, id := range parts {
-		cmd := protocol.Command{Op: protocol.OpSettle, Reservation: id}
+		cmd := protocol.Command{Op: protocol.OpSettle, Reservation: id, Reason: by.Command.Reason, Reference: by.Command.Reference}
 		if sold {
 			cmd.Quantity = 1
 		}
 		c.shardsOf(&cmd)[0].desk.put(&protocol.Call{
-			Command: cmd, Due: due,
+			Command: cmd, Subject: by.Subject, Address: by.Address, Due: by.Due,
 			Done: func(*protocol.Call) {
 				if left.Add(-1) == 0 {
 					then()
@@ -247,14 +248,14 @@ func (c *Cluster) itemsOf(lines []protocol.Line) (items []protocol.Item) {
 func (c *Cluster) endOrder(call *protocol.Call, home *shard) {
 	session := call.Session
 	c.orders.begin(session)
-	inner := &protocol.Call{Command: call.Command, Session: session, Subject: call.Subject, Due: call.Due}
+	inner := &protocol.Call{Command: call.Command, Session: session, Subject: call.Subject, Address: call.Address, Due: call.Due}
 	inner.Done = func(d *protocol.Call) {
 		call.Result, call.Err, call.Replayed = d.Result, d.Err, d.Replayed
 		var parts []string
 		if d.Err == nil {
 			parts = home.replica.partsOf(call.Command.Reservation)
 		}
-		c.settle(parts, call.Command.Op == protocol.OpConfirm, call.Due, func() {
+		c.settle(parts, call.Command.Op == protocol.OpConfirm, call, func() {
 			call.Done(call)
 			c.resume(session)
 		})
@@ -361,9 +362,9 @@ func (c *Cluster) lookAfter(p ledger.Part) {
 	home := c.shards[p.Home]
 	switch home.replica.order(p.Order) {
 	case ledger.OrderSold:
-		c.settle([]string{p.ID}, true, c.due(), func() {})
+		c.settle([]string{p.ID}, true, &protocol.Call{Due: c.due()}, func() {})
 	case ledger.OrderDropped:
-		c.settle([]string{p.ID}, false, c.due(), func() {})
+		c.settle([]string{p.ID}, false, &protocol.Call{Due: c.due()}, func() {})
 	case ledger.OrderUnknown:
 		if c.config.Clock().Sub(p.Since.Std()) < partsDoubt {
 			return // its coordinator is probably at work

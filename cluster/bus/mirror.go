@@ -4,27 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
-
-const (
-	// followRows is how many rows Follow hands over at once at most.
-	followRows = 1024
-	// A pull of a follower ends after this, to be made again; its consumer is given
-	// up when nothing at all was heard for longer.
-	followPull = 5 * time.Second
-	followBeat = time.Second
-	// Between two tries of a follower whose consumer or stream went away.
-	followPause = 100 * time.Millisecond
-)
-
-// followRequest is one pull, which waits for rows.
-var followRequest = fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}`,
-	pullMessages, pullBytes, followPull, followBeat)
 
 // deliveries is where one region's mirrors of another's buckets get their rows.
 func deliveries(to, from string) string { return "mirror." + to + "." + from }
@@ -193,155 +177,12 @@ func (m *mesh) heardAt(region string) time.Time {
 // CaughtUp is called each time everything was handed over that the mirror held, at
 // least once. It may be nil.
 func (m *Mirror) Follow(ctx context.Context, fn func(rows []Row) error, caughtUp func() error) error {
-	f := &follower{mirror: m, fn: fn, caughtUp: caughtUp}
-	for {
-		err := f.run(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case f.refused != nil:
-			return f.refused
-		case errors.Is(err, ErrClosed):
-			return err
+	f := &follower{bus: m.bus, stream: m.stream, prefix: m.prefix, fn: fn, caughtUp: caughtUp}
+	f.remake = func(ctx context.Context) (*jetstream.StreamInfo, error) {
+		if !m.bus.mesh.linked(m.region) {
+			return nil, ErrMissing
 		}
-		m.bus.log.to.Debug("a mirror is read from where it was", "stream", m.stream, "error", err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-m.bus.closing:
-			return ErrClosed
-		case <-time.After(followPause):
-		}
+		return m.open(ctx)
 	}
-}
-
-// follower is one call of Follow.
-type follower struct {
-	mirror   *Mirror
-	fn       func([]Row) error
-	caughtUp func() error
-
-	life    time.Time // when the stream was created that next counts in
-	next    uint64    // sequence to go on with
-	rows    []Row     // not handed over yet
-	refused error     // of fn or caughtUp
-	told    bool      // caughtUp was called, and nothing came since
-}
-
-// run follows with one consumer until something goes wrong.
-func (f *follower) run(ctx context.Context) error {
-	if err := f.place(ctx); err != nil {
-		return err
-	}
-	s := &scanner{bus: f.mirror.bus, spec: scanSpec{stream: f.mirror.stream}, next: f.next, fn: f.take}
-	if err := s.open(ctx); err != nil {
-		return cause(err)
-	}
-	// One that failed is not asked to go: it would not answer, and goes by itself.
-	defer func() { s.close(ctx, ctx.Err() != nil || f.refused != nil) }()
-	f.told = false
-	if s.pending == 0 {
-		if err := f.atEnd(); err != nil {
-			return err
-		}
-	}
-	for ctx.Err() == nil {
-		if err := f.pull(ctx, s); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
-}
-
-// place finds where to go on: from the beginning in a stream made anew.
-func (f *follower) place(ctx context.Context) error {
-	m := f.mirror
-	info, err := m.bus.streamInfo(ctx, m.stream)
-	if errors.Is(err, ErrMissing) && m.bus.mesh.linked(m.region) {
-		info, err = m.open(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	if !info.Created.Equal(f.life) || info.State.LastSeq+1 < f.next {
-		f.life, f.next = info.Created, 1
-	}
-	f.next = max(f.next, 1)
-	return nil
-}
-
-// take notes a row.
-func (f *follower) take(e entry) error {
-	f.next = e.seq + 1
-	f.told = false
-	if !isDeleteMark(e.msg.Header) {
-		key := strings.TrimPrefix(e.msg.Subject, f.mirror.prefix)
-		f.rows = append(f.rows, Row{Key: key, Value: e.msg.Data, Revision: e.seq})
-	}
-	return nil
-}
-
-// hand gives fn the rows noted.
-func (f *follower) hand() error {
-	if len(f.rows) > 0 {
-		rows := f.rows
-		f.rows = make([]Row, 0, min(len(rows), followRows)) // fn may keep its own
-		if f.refused = f.fn(rows); f.refused != nil {
-			return f.refused
-		}
-	}
-	return nil
-}
-
-func (f *follower) atEnd() error {
-	if err := f.hand(); err != nil || f.told {
-		return err
-	}
-	f.told = true
-	if f.caughtUp != nil {
-		f.refused = f.caughtUp()
-	}
-	return f.refused
-}
-
-// pull asks for rows and hands them over as they come, until the pull is over. The
-// rows noted when it fails are handed over too: next counts them.
-func (f *follower) pull(ctx context.Context, s *scanner) error {
-	if err := s.request(followRequest); err != nil {
-		return err
-	}
-	for got := 0; got < pullMessages; {
-		msg, err := s.receiveWithin(ctx, 3*followBeat)
-		if err != nil {
-			return errors.Join(err, f.hand())
-		}
-		if isStatus(msg) {
-			if msg.Header.Get(statusHeader) == "100" {
-				continue // it lives
-			}
-			over, _, err := pullEnded(msg)
-			if over || err != nil {
-				return errors.Join(err, f.hand())
-			}
-			continue
-		}
-		if err := s.handle(msg); err != nil {
-			return errors.Join(err, f.hand())
-		}
-		got++
-		meta, err := msg.Metadata()
-		if err != nil {
-			return err
-		}
-		switch {
-		case meta.NumPending == 0:
-			err = f.atEnd()
-		case len(f.rows) >= followRows || s.empty():
-			err = f.hand()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return f.hand()
+	return f.follow(ctx)
 }

@@ -302,3 +302,30 @@ func (t *Table) Each(ctx context.Context, fn func(Row) error) error {
 	}
 	return nil
 }
+
+// Last returns the revision of the newest write, as the table's leader has it.
+func (t *Table) Last(ctx context.Context) (uint64, error) {
+	info, err := t.bus.streamInfo(ctx, "KV_"+t.bucket)
+	if err != nil {
+		return 0, fmt.Errorf("bus: table %s: %w", t.bucket, err)
+	}
+	return info.State.LastSeq, nil
+}
+
+// Drop deletes a row for good, leaving no mark behind, unless it was written again
+// since it had the revision named. Nobody who follows the table is told.
+func (t *Table) Drop(ctx context.Context, row Row) error {
+	if !keyValid(row.Key) {
+		return fmt.Errorf("bus: table %s: %w: key %q", t.bucket, ErrName, row.Key)
+	}
+	ctx, cancel := t.bus.within(ctx)
+	defer cancel()
+	s, err := t.bus.bulk.js.Stream(ctx, "KV_"+t.bucket)
+	if err == nil {
+		err = s.Purge(ctx, jetstream.WithPurgeSubject(t.prefix+row.Key), jetstream.WithPurgeSequence(row.Revision+1))
+	}
+	if err != nil {
+		return fmt.Errorf("bus: table %s: drop %s: %w", t.bucket, row.Key, t.bus.silence(ctx, cause(err)))
+	}
+	return nil
+}

@@ -9,7 +9,8 @@ type setup struct {
 	inside        bool
 	proxied       bool
 	flags         []string
-	part          *meshPart // nil where the region is the only one
+	tokens        time.Duration // how long they live; 0: the region is not Secured
+	part          *meshPart     // nil where the region is the only one
 }
 
 // Option changes how Start builds a region.

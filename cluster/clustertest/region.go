@@ -28,6 +28,7 @@ type Region struct {
 	dir   string
 	nodes []*Node
 	net   *network // nil without proxies
+	keys  *Keys    // nil where it is not Secured
 	http  *http.Client
 	shops int
 }
@@ -61,6 +62,10 @@ func build(t testing.TB, s setup, addrs []string) *Region {
 	r := &Region{Name: s.region, t: t, setup: s, dir: t.TempDir()}
 	r.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	t.Cleanup(r.end)
+	if s.tokens > 0 {
+		r.keys = newKeys(t, filepath.Join(r.dir, "keys"), s.tokens)
+		r.http.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: r.keys.trust()}
+	}
 	if r.setup.proxied {
 		r.net = newNetwork()
 	}
@@ -107,9 +112,14 @@ func (r *Region) node(i int, addrs []string) *Node {
 	if r.setup.part != nil {
 		r.setup.part.join(r, &c, own)
 	}
+	scheme := ""
+	if r.keys != nil {
+		r.keys.join(&c)
+		scheme = "s"
+	}
 	r.parse(&c)
 	n := &Node{
-		Name: c.Name, Endpoint: "ws://" + c.Listen, HTTP: "http://" + c.Listen, Admin: "http://" + c.Admin,
+		Name: c.Name, Endpoint: "ws" + scheme + "://" + c.Listen, HTTP: "http" + scheme + "://" + c.Listen, Admin: "http://" + c.Admin,
 		region: r, config: c,
 	}
 	if asserting {
@@ -237,6 +247,9 @@ func (r *Region) dial(nodes []*Node, failFast bool) (*client.Client, error) {
 	cfg := client.Config{FailFast: failFast, Wait: true, DialTimeout: Slow * time.Second, BackoffMax: 200 * time.Millisecond}
 	for _, n := range nodes {
 		cfg.Endpoints = append(cfg.Endpoints, n.Endpoint)
+	}
+	if r.keys != nil {
+		cfg.TLS, cfg.Token = r.keys.trust(), r.keys.source("clients")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), readyWait)
 	defer cancel()
