@@ -14,7 +14,6 @@ import (
 type limits struct {
 	connection rate
 	addresses  *buckets[netip.Addr]
-	// Users will be a table like addresses, asked in spend after it: buckets[string].
 }
 
 // newLimits returns nil where nothing is limited, which costs nothing then.
@@ -39,15 +38,45 @@ type budget struct {
 
 // spend takes a command from all budgets of its connection or from none.
 func (l *loop) spend(c *conn) *protocol.Error {
+	if err := l.spendOwn(c); err != nil {
+		return err
+	}
+	if c.who == nil || c.who.account == nil {
+		return nil
+	}
+	if allowed, retryAfterMS := c.who.account.Spend(1); allowed == 0 {
+		l.giveBack(c)
+		return l.edge.rateLimited("user", retryAfterMS*int64(time.Millisecond))
+	}
+	return nil
+}
+
+// giveBack undoes spendOwn.
+func (l *loop) giveBack(c *conn) {
+	lim := l.edge.limits
+	if lim == nil {
+		return
+	}
+	if lim.connection.on() {
+		lim.connection.giveBack(&c.own().budget.own, 1)
+	}
+	if lim.addresses.rate.on() {
+		lim.addresses.rate.giveBack(c.own().budget.address, 1)
+	}
+}
+
+// spendOwn takes a command from the budgets that are known without its caller.
+func (l *loop) spendOwn(c *conn) *protocol.Error {
 	lim := l.edge.limits
 	if lim == nil {
 		return nil
 	}
 	now := l.now * int64(time.Millisecond)
-	if c.budget == nil {
-		c.budget = &budget{}
+	own := c.own()
+	if own.budget == nil {
+		own.budget = &budget{}
 	}
-	b := c.budget
+	b := own.budget
 	if lim.connection.on() {
 		if taken, wait := lim.connection.take(&b.own, now, 1); taken == 0 {
 			return l.edge.rateLimited("connection", wait)
@@ -57,7 +86,7 @@ func (l *loop) spend(c *conn) *protocol.Error {
 		return nil
 	}
 	if !lim.addresses.current(b.until, now) {
-		b.address, b.until = lim.addresses.find(addressKey(c.ip), now)
+		b.address, b.until = lim.addresses.find(addressKey(c.ip()), now)
 	}
 	if taken, wait := lim.addresses.rate.take(b.address, now, 1); taken == 0 {
 		if lim.connection.on() {
@@ -93,6 +122,10 @@ func (e *Edge) Allow(r *http.Request, n int) (allowed int, err *protocol.Error) 
 	}
 	return allowed, err
 }
+
+// Address is where an HTTP request comes from, without port: what a trusted proxy says,
+// else its peer.
+func (e *Edge) Address(r *http.Request) string { return e.client(r).String() }
 
 // client is the address that a request came from.
 func (e *Edge) client(r *http.Request) netip.Addr {

@@ -50,6 +50,10 @@ type Config struct {
 
 	TLS *tls.Config // nil: plain
 
+	Guard       Guard         // nil: nobody is asked who they are, everybody may do everything
+	Quota       Quota         // of the subjects that a Guard names; nil: no limits
+	AuthTimeout time.Duration // 5 s until a session must have shown a good token, or 4001
+
 	Heartbeat             time.Duration // 25 s
 	HandshakeTimeout      time.Duration // 5 s
 	SinceWait             time.Duration // 3 s; how long a resumed subscription waits for what its client has seen elsewhere
@@ -76,6 +80,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.HandshakeTimeout == 0 {
 		c.HandshakeTimeout = 5 * time.Second
+	}
+	if c.AuthTimeout == 0 {
+		c.AuthTimeout = 5 * time.Second
 	}
 	if c.SlowTimeout == 0 {
 		c.SlowTimeout = 10 * time.Second
@@ -123,7 +130,9 @@ type Edge struct {
 	perIP       map[netip.Addr]int
 
 	handshakes atomic.Int64   // TLS handshakes under way
-	shaking    sync.WaitGroup // their goroutines
+	checks     atomic.Int64   // tokens being checked
+	churn      atomic.Int64   // connections that came, and those that went
+	shaking    sync.WaitGroup // the goroutines of handshakes, checks and collections
 
 	stopWatch func()
 	running   sync.WaitGroup

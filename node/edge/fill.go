@@ -11,6 +11,7 @@ const (
 	fillBytes = 64 << 10 // in an outbox at a time
 	fillItems = 128      // read at a time
 	fillSKUs  = 64       // looked up at a time
+	fillPages = 32       // read in one turn: of what may be seen there may be little in each
 )
 
 // fill sends the state that a new subscription starts with, as fast as its
@@ -89,19 +90,29 @@ func newFill(call *protocol.Call, cursor protocol.Vector) *fill {
 	return f
 }
 
-// next returns the next items, and whether they were the last.
-func (f *fill) next(ledger Ledger) (items []protocol.Item, last bool) {
+// next returns the next items of those that may be seen, and whether they were the
+// last. A nil view sees everything.
+func (f *fill) next(ledger Ledger, view *protocol.Access) (items []protocol.Item, last bool) {
 	if len(f.named) > 0 {
-		items = f.nextNamed(ledger)
+		items = f.nextNamed(ledger, view)
 	} else if f.wide != nil {
-		items = f.nextWide(ledger)
+		items = f.nextWide(ledger, view)
 	}
 	items = slices.DeleteFunc(items, f.has)
 	f.count += len(items)
 	return items, len(f.named) == 0 && f.wide == nil
 }
 
-func (f *fill) scan(ledger Ledger, sel protocol.Selector) (items []protocol.Item, more bool) {
+// scan reads a page. What it passes over is as far as it was read, not as far as it may
+// be seen: so no page is lost or repeated, also where the view changes between two.
+func (f *fill) scan(ledger Ledger, sel protocol.Selector, view *protocol.Access) (items []protocol.Item, more bool) {
+	if view != nil {
+		var ok bool
+		if sel, ok = view.Narrow(sel); !ok {
+			f.after = protocol.ItemKey{}
+			return nil, false
+		}
+	}
 	items, more = ledger.Scan(&protocol.Query{Selector: sel, Since: f.since, After: f.after, Limit: fillItems})
 	if more {
 		last := &items[len(items)-1]
@@ -109,17 +120,23 @@ func (f *fill) scan(ledger Ledger, sel protocol.Selector) (items []protocol.Item
 	} else {
 		f.after = protocol.ItemKey{}
 	}
+	if view != nil {
+		items = view.Visible(items)
+	}
 	return items, more
 }
 
-func (f *fill) nextNamed(ledger Ledger) []protocol.Item {
+func (f *fill) nextNamed(ledger Ledger, view *protocol.Access) []protocol.Item {
 	skus := f.named[:min(fillSKUs, len(f.named))]
 	locations := f.call.Command.Locations
-	items, more := f.scan(ledger, protocol.Selector{SKUs: skus, Locations: locations})
+	items, more := f.scan(ledger, protocol.Selector{SKUs: skus, Locations: locations}, view)
 	if f.fresh {
 		f.note(items)
 		if !more {
 			items = f.addUnknown(items, skus, locations)
+			if view != nil { // what exists unseen and what doesn't exist look the same
+				items = view.Visible(items)
+			}
 			f.seen = nil
 		}
 	}
@@ -158,8 +175,8 @@ func (f *fill) addUnknown(items []protocol.Item, skus, locations []string) []pro
 	return items
 }
 
-func (f *fill) nextWide(ledger Ledger) []protocol.Item {
-	items, more := f.scan(ledger, *f.wide)
+func (f *fill) nextWide(ledger Ledger, view *protocol.Access) []protocol.Item {
+	items, more := f.scan(ledger, *f.wide, view)
 	if !more {
 		f.wide = nil
 	}
@@ -183,12 +200,15 @@ func (f *fill) has(it protocol.Item) bool {
 // fill appends snapshot items to a connection's outbox until it holds enough, and
 // the subscription's answer after the last.
 func (h *hub) fill(c *conn) {
-	for c.sub != nil && len(c.sub.fills) > 0 && len(c.out)-c.sent < fillBytes {
+	for range fillPages {
+		if c.sub == nil || len(c.sub.fills) == 0 || len(c.out)-c.sent >= fillBytes {
+			return
+		}
 		f := c.sub.fills[0]
 		if h.waits(c, f) {
 			return
 		}
-		items, last := f.next(h.loop.config.Ledger)
+		items, last := f.next(h.loop.config.Ledger, c.sub.view)
 		if len(items) > 0 {
 			h.loop.tally.items += len(items)
 			h.loop.say(c, func(b []byte) []byte { return appendSnapshot(b, c.codec, items) })

@@ -3,6 +3,7 @@ package edge_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"flag"
 	"fmt"
 	"net"
@@ -82,8 +83,13 @@ func startOn(t testing.TB, l edge.Ledger, tune ...func(*edge.Config)) *fixture {
 	f.addr = f.edge.Addr().String()
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-From", r.RemoteAddr)
+		if chain, _ := r.Context().Value(certificates{}).([]*x509.Certificate); len(chain) > 0 {
+			w.Header().Set("X-Certificate", chain[0].Subject.CommonName)
+		}
 		fmt.Fprint(w, "http ", r.URL.Path)
-	})}
+	}), ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, certificates{}, edge.PeerCertificates(c))
+	}}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -98,6 +104,9 @@ func startOn(t testing.TB, l edge.Ledger, tune ...func(*edge.Config)) *fixture {
 	})
 	return f
 }
+
+// certificates is the key of those that an HTTP client has shown.
+type certificates struct{}
 
 // plainOnly skips a test that reaches below TLS.
 func plainOnly(t *testing.T) {

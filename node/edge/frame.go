@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"encoding/binary"
 	"unicode/utf8"
 
@@ -73,8 +74,8 @@ func headerBytes(short byte) int {
 func (c *conn) checkHeader(h ws.Header, limit int) *fault {
 	state := ws.StateServerSide
 	kept, count := 0, 0
-	if c.frag != nil {
-		kept, count = len(c.frag.payload), c.frag.count
+	if f := c.frag(); f != nil {
+		kept, count = len(f.payload), f.count
 		state = state.Set(ws.StateFragmented)
 	}
 	if c.deflate && (h.OpCode == ws.OpText || h.OpCode == ws.OpBinary) {
@@ -101,27 +102,28 @@ func (c *conn) checkHeader(h ws.Header, limit int) *fault {
 // frames takes bytes off the wire. Whole frames are read where they lie; only the
 // incomplete rest is kept.
 func (l *loop) frames(c *conn, b []byte) {
-	kept := len(c.in) > 0
-	if kept {
-		c.in = append(c.in, b...)
-		b = c.in
+	kept := len(c.kept())
+	if kept > 0 {
+		b = append(c.kept(), b...)
+		c.keep(b)
 	}
+	all := len(b)
 	rest := l.parse(c, b)
 	switch {
 	case c.state != stateOpen || len(rest) == 0:
-		c.in = nil
-	case kept && len(rest) == len(c.in): // nothing was complete
+		c.keep(nil)
+	case kept > 0 && len(rest) == all: // nothing was complete
 	default:
-		c.in = append([]byte(nil), rest...)
-		if c.frag == nil {
-			c.since = l.now
+		c.keep(bytes.Clone(rest))
+		if c.frag() == nil {
+			c.since = l.moment()
 		}
 	}
 }
 
 // parse handles the complete frames in b and returns the rest.
 func (l *loop) parse(c *conn, b []byte) (rest []byte) {
-	for c.state == stateOpen {
+	for c.state == stateOpen && !c.checking() {
 		h, n, ok := parseHeader(b)
 		if !ok {
 			return b
@@ -137,6 +139,9 @@ func (l *loop) parse(c *conn, b []byte) (rest []byte) {
 		b = b[n+int(h.Length):]
 		ws.Cipher(payload, h.Mask, 0)
 		l.frame(c, h, payload)
+	}
+	if c.state == stateOpen {
+		return b // for when its token is checked
 	}
 	return nil
 }
@@ -157,16 +162,17 @@ func (l *loop) frame(c *conn, h ws.Header, payload []byte) {
 }
 
 func (l *loop) fragment(c *conn, h ws.Header, payload []byte) {
-	if c.frag == nil {
-		c.frag, c.since = &fragments{first: firstByte(h)}, l.now
+	own := c.own()
+	if own.frag == nil {
+		own.frag, c.since = &fragments{first: firstByte(h)}, l.moment()
 	}
-	f := c.frag
+	f := own.frag
 	f.payload = append(f.payload, payload...)
 	f.count++
 	if !h.Fin {
 		return
 	}
-	c.frag = nil
+	own.frag = nil
 	l.whole(c, f.first, f.payload)
 }
 

@@ -124,8 +124,8 @@ func FuzzHandshake(f *testing.F) {
 		c, out := l.feed(stateHead, data)
 		switch c.state {
 		case stateHead:
-			if len(c.in) > headBytesMax || out != "" {
-				t.Fatalf("holds %d bytes, said %q", len(c.in), out)
+			if len(c.kept()) > headBytesMax || out != "" {
+				t.Fatalf("holds %d bytes, said %q", len(c.kept()), out)
 			}
 		case stateOpen:
 			if !strings.HasPrefix(out, "HTTP/1.1 101 ") {
@@ -172,9 +172,9 @@ func FuzzFrames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, kind byte) {
 		form := form{codec: protocol.Codec(kind & 1), deflate: kind&2 != 0}
 		c, out := l.feedAs(form, stateOpen, data)
-		held := len(c.in)
-		if c.frag != nil {
-			held += len(c.frag.payload)
+		held := len(c.kept())
+		if frag := c.frag(); frag != nil {
+			held += len(frag.payload)
 		}
 		if held > 2*protocol.MessageBytesMax {
 			t.Fatalf("holds %d bytes", held)

@@ -95,7 +95,7 @@ func (c *replayConn) RemoteAddr() net.Addr {
 // remoteAddr is a client's address where it is not the peer's, nil where it is. Its
 // port is not kept.
 func remoteAddr(peer net.Conn, client netip.Addr) net.Addr {
-	if a, ok := peer.RemoteAddr().(*net.TCPAddr); !ok || a.AddrPort().Addr().Unmap() == client {
+	if a, ok := peer.RemoteAddr().(*net.TCPAddr); !ok || a.AddrPort().Addr().Unmap().WithZone("") == client {
 		return nil
 	}
 	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(client, 0))

@@ -27,15 +27,16 @@ var longQuery = regexp.MustCompile("^[A-Z]{3,7} /v1/")
 // head collects a request's head and then decides whose the connection is.
 func (l *loop) head(c *conn, b []byte) {
 	// Only the part that is new, and the three bytes before it, can hold the end.
-	from := max(0, len(c.in)-len(headEnd)+1)
-	c.in = append(c.in, b...)
-	i := bytes.Index(c.in[from:], headEnd)
+	from := max(0, len(c.kept())-len(headEnd)+1)
+	in := append(c.kept(), b...)
+	c.keep(in)
+	i := bytes.Index(in[from:], headEnd)
 	end := from + i + len(headEnd)
 	if i < 0 {
-		end = len(c.in)
+		end = len(in)
 	}
 	if end > headBytesMax {
-		if longQuery.Match(c.in) && !bytes.HasPrefix(c.in, []byte(http.MethodGet+" "+wsPath)) {
+		if longQuery.Match(in) && !bytes.HasPrefix(in, []byte(http.MethodGet+" "+wsPath)) {
 			l.handOver(c) // net/http's to judge
 			return
 		}
@@ -46,19 +47,19 @@ func (l *loop) head(c *conn, b []byte) {
 	if i < 0 {
 		return
 	}
-	if beginsProxied(c.in) {
+	if beginsProxied(in) {
 		l.edge.metrics.rejected.WithLabelValues("proxy").Inc()
 		l.refuseHTTP(c, http.StatusBadRequest, "a PROXY header, and not from a trusted proxy", 0)
 		return
 	}
-	if !isUpgrade(c.in[:end]) {
+	if !isUpgrade(in[:end]) {
 		l.handOver(c)
 		return
 	}
-	head, rest := c.in[:end], c.in[end:]
-	c.in = nil
-	if l.upgrade(c, head); c.state == stateOpen && len(rest) > 0 {
-		l.frames(c, rest)
+	head, rest := in[:end], in[end:]
+	c.keep(nil)
+	if l.upgrade(c, head); len(rest) > 0 && (c.state == stateOpen || c.state == stateChecking) {
+		l.input(c, rest)
 	}
 }
 
@@ -86,8 +87,8 @@ func headerHas(headers []byte, name, token string) bool {
 
 // handOver gives the connection, with the bytes already read, to net/http.
 func (l *loop) handOver(c *conn) {
-	prefix, ip := c.in, c.ip
-	c.in = nil
+	prefix, ip := c.kept(), c.ip()
+	c.keep(nil)
 	if err := l.poller.Remove(c.sock); err != nil {
 		l.drop(c)
 		return
@@ -100,8 +101,8 @@ func (l *loop) handOver(c *conn) {
 		l.logger.Warn("handing a connection to HTTP", "error", err)
 		return
 	}
-	if c.tls != nil {
-		nc, err = c.tls.handOver(nc)
+	if s := c.tls(); s != nil {
+		nc, err = s.handOver(nc)
 		if err != nil {
 			l.edge.dismiss(ip)
 			nc.Close()
@@ -127,10 +128,13 @@ func (m *memory) Write(b []byte) (int, error) { return m.answer.Write(b) }
 func (l *loop) upgrade(c *conn, head []byte) {
 	m := &memory{}
 	m.Reset(head)
+	var target []byte
 	var host, origin, forwarded string
+	var authorization []string
 	offered, known := false, false
 	u := ws.Upgrader{
 		ReadBufferSize: headBytesMax + 512,
+		OnRequest:      func(uri []byte) error { target = bytes.Clone(uri); return nil },
 		OnHost:         func(h []byte) error { host = string(h); return nil },
 		OnHeader: func(key, value []byte) error {
 			switch {
@@ -138,6 +142,8 @@ func (l *loop) upgrade(c *conn, head []byte) {
 				origin = string(value)
 			case strings.EqualFold(string(key), "X-Forwarded-For"):
 				forwarded += "," + string(value)
+			case strings.EqualFold(string(key), "Authorization"):
+				authorization = append(authorization, string(value))
 			}
 			return nil
 		},
@@ -151,7 +157,7 @@ func (l *loop) upgrade(c *conn, head []byte) {
 			if offered && !known {
 				return nil, errUnknownProtocol
 			}
-			return nil, l.allowed(host, origin)
+			return nil, l.allowed(host, origin, target)
 		},
 	}
 	agreed, err := u.Upgrade(m)
@@ -159,13 +165,12 @@ func (l *loop) upgrade(c *conn, head []byte) {
 		l.refuseUpgrade(c, err)
 		return
 	}
-	if client := forwardedFor(c.ip, strings.TrimPrefix(forwarded, ","), l.edge.trusts); client != c.ip && !l.comesFrom(c, client) {
+	if client := forwardedFor(c.ip(), strings.TrimPrefix(forwarded, ","), l.edge.trusts); client != c.ip() && !l.comesFrom(c, client) {
 		return
 	}
 	c.codec, _ = protocol.CodecOf(agreed.Protocol) // none is JSON
 	c.deflate = len(agreed.Extensions) > 0
-	c.out = append(l.outs.get(c.out), m.answer.Bytes()...)
-	l.open(c)
+	l.arrive(c, m.answer.Bytes(), authorization)
 }
 
 // chooseProtocol picks the first known subprotocol: the client offers them in the
@@ -179,15 +184,18 @@ func chooseProtocol(offered []byte) (string, bool) {
 	return "", false
 }
 
-// allowed refuses pages of other sites.
-func (l *loop) allowed(host, origin string) error {
+// allowed refuses pages of other sites, and tokens where they don't belong.
+func (l *loop) allowed(host, origin string, target []byte) error {
 	if l.edge.draining.Load() {
 		return reject(http.StatusServiceUnavailable, "the node is draining")
 	}
-	if origin == "" || originAllowed(origin, host, l.config.Origins) {
-		return nil
+	if origin != "" && !originAllowed(origin, host, l.config.Origins) {
+		return reject(http.StatusForbidden, fmt.Sprintf("origin %.200q is not allowed", origin))
 	}
-	return reject(http.StatusForbidden, fmt.Sprintf("origin %.200q is not allowed", origin))
+	if tokenInURL(target) {
+		return errTokenInURL
+	}
+	return nil
 }
 
 var errUnknownProtocol = reject(http.StatusBadRequest, "of the subprotocols only "+protocol.SubprotocolJSON+" and "+protocol.SubprotocolCBOR+" are known")
@@ -224,7 +232,7 @@ func (l *loop) refuseUpgrade(c *conn, err error) {
 func (l *loop) open(c *conn) {
 	c.state = stateOpen
 	c.session = l.edge.sessions.Add(1)
-	c.heardAt, c.pingAt = l.now, l.now
+	c.heardAt, c.pingAt = l.moment(), l.firstPing(c)
 	l.edge.metrics.open.Add(1)
 	l.edge.metrics.handshakes.Inc()
 	l.gauged.handshake.observe((l.now - c.bornAt) * 1000)

@@ -2,24 +2,18 @@ package edge
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
-// hub is a loop's picture of who wants to hear of what. A change costs a look-up
-// by SKU and one per length of prefix in use, however many others subscribe to
-// something else.
+// hub is a loop's picture of who wants to hear of what.
 type hub struct {
-	loop     *loop
-	skus     map[string][]*entry
-	prefixes map[string][]*entry
-	lengths  map[int]int // of prefixes, with how many prefixes have it
-	wide     []*entry    // every SKU
-	users    map[string][]*entry
-	made     map[string]uint64                      // token of the connection that made a live reservation
-	waiting  map[*conn]struct{}                     // whose first fill can't begin yet
-	ended    map[string]*protocol.ReservationChange // in this pass, by a maker not known (yet)
+	index
+
+	loop    *loop
+	made    map[string]uint64                      // token of the connection that made a live reservation
+	waiting map[*conn]struct{}                     // whose first fill can't begin yet
+	ended   map[string]*protocol.ReservationChange // in this pass, by a maker not known (yet)
 
 	cursor     protocol.Vector // everything up to here has been handed out
 	before     protocol.Vector // the cursor before this pass
@@ -31,37 +25,16 @@ type hub struct {
 	pass pass
 }
 
-// entry is one selector of one subscriber.
-type entry struct {
-	conn      *conn
-	place     int // in its list
-	id        entryID
-	locations []string // nil: all
-	interval  int64    // ms
-}
-
-type entryID struct {
-	kind      byte
-	value     string
-	locations string
-}
-
-// Kinds of entries.
-const (
-	kindSKU    = 's'
-	kindPrefix = 'p'
-	kindWide   = 'w'
-	kindUser   = 'u'
-)
-
 // subscriber is what a connection that has subscribed owns besides.
 type subscriber struct {
-	entries map[entryID]*entry
-	due     []protocol.ItemID
-	dueSet  map[protocol.ItemID]struct{} // of due, while it outlives a pass
-	paced   map[protocol.ItemID]*pace
-	held    int // of paced, how many hold a push back
-	fills   []*fill
+	entries   map[entryID]*entry // the first part of each
+	selectors int                // their weight
+	view      *protocol.Access   // what it may see; nil: everything
+	due       []protocol.ItemID
+	dueSet    map[protocol.ItemID]struct{} // of due, while it outlives a pass
+	paced     map[protocol.ItemID]*pace
+	held      int // of paced, how many hold a push back
+	fills     []*fill
 
 	dueAt     int64  // when the oldest of due was committed, by the loop's clock
 	outAt     int64  // the same of what is in the outbox; 0: nothing
@@ -84,8 +57,7 @@ type pace struct {
 
 func newHub(l *loop) hub {
 	return hub{
-		loop: l, skus: make(map[string][]*entry), prefixes: make(map[string][]*entry),
-		lengths: make(map[int]int), users: make(map[string][]*entry), made: make(map[string]uint64),
+		index: newIndex(), loop: l, made: make(map[string]uint64),
 		ended: make(map[string]*protocol.ReservationChange), waiting: make(map[*conn]struct{}),
 		pass: pass{index: make(map[protocol.ItemID]int)},
 	}
@@ -93,8 +65,6 @@ func newHub(l *loop) hub {
 
 // cursorMS is the least time between two cursor pushes of a connection.
 const cursorMS = 1000
-
-func (h *hub) nobody() bool { return len(h.skus)+len(h.prefixes)+len(h.wide) == 0 }
 
 // changed deals with the rounds that were applied since the last pass, the first of
 // them at that time.
@@ -118,19 +88,32 @@ func (h *hub) changed(list []*protocol.Changes, at int64) {
 	}
 }
 
-// match finds the subscribers of a changed item.
+// match finds the subscribers of a changed item that may see it.
 func (h *hub) match(i int) {
 	it := &h.pass.items[i]
 	h.serial++
 	h.marked = h.marked[:0]
 	h.visit(h.skus[it.SKU], it.Location)
-	for n := range h.lengths {
-		if n <= len(it.SKU) {
-			h.visit(h.prefixes[it.SKU[:n]], it.Location)
+	for _, n := range h.used {
+		if n > len(it.SKU) {
+			break
 		}
+		h.visit(h.prefixes[it.SKU[:n]], it.Location)
 	}
+	h.visit(h.places[it.Location], it.Location)
 	h.visit(h.wide, it.Location)
+	// Those that came with one token have one view: it is asked once for all of them.
+	var asked *protocol.Access
+	sees := false
 	for _, c := range h.marked {
+		if v := c.sub.view; v != nil {
+			if v != asked {
+				asked, sees = v, v.Sees(it.SKU, it.Location)
+			}
+			if !sees {
+				continue
+			}
+		}
 		h.due(c, h.pass.ids[i], c.sub.interval)
 	}
 }
@@ -268,15 +251,16 @@ func (h *hub) madeReservation(c *conn, r *protocol.Reservation) {
 	if r.State != protocol.Held {
 		return
 	}
-	if c.made == nil {
-		c.made = make(map[string]struct{})
+	own := c.own()
+	if own.made == nil {
+		own.made = make(map[string]struct{})
 	}
-	c.made[r.ID] = struct{}{}
+	own.made[r.ID] = struct{}{}
 	h.made[r.ID] = c.token()
 }
 
-// reservation pushes a reservation's change to whoever made it and to subscribers
-// of its user, but not to the session that caused it.
+// reservation pushes a reservation's change to whoever made it and to those subscribers
+// of its user that may see all of it, but not to the session that caused it.
 func (h *hub) reservation(ch *protocol.ReservationChange) {
 	maker := h.loop.conn(h.made[ch.ID])
 	if maker != nil {
@@ -285,8 +269,11 @@ func (h *hub) reservation(ch *protocol.ReservationChange) {
 	if ch.User != "" {
 		h.serial++
 		for _, e := range h.users[ch.User] {
-			if e.conn != maker && e.conn.sub.mark != h.serial {
-				e.conn.sub.mark = h.serial
+			if e.conn == maker || e.conn.sub.mark == h.serial {
+				continue
+			}
+			e.conn.sub.mark = h.serial
+			if e.conn.access().SeesReservation(&ch.Reservation) {
 				h.pushReservation(e.conn, ch)
 			}
 		}
@@ -295,7 +282,7 @@ func (h *hub) reservation(ch *protocol.ReservationChange) {
 	case ch.State == protocol.Held:
 	case maker != nil:
 		delete(h.made, ch.ID)
-		delete(maker.made, ch.ID)
+		delete(maker.own().made, ch.ID)
 	default:
 		h.ended[ch.ID] = ch
 	}
@@ -312,116 +299,32 @@ func (h *hub) pushReservation(c *conn, ch *protocol.ReservationChange) {
 
 // leave takes a connection out of the hub.
 func (h *hub) leave(c *conn) {
-	for id := range c.made {
-		if h.made[id] == c.token() { // a retry elsewhere may have taken it over
-			delete(h.made, id)
+	if c.rare != nil {
+		for id := range c.rare.made {
+			if h.made[id] == c.token() { // a retry elsewhere may have taken it over
+				delete(h.made, id)
+			}
 		}
+		c.rare.made = nil
 	}
-	c.made = nil
 	delete(h.waiting, c)
 	if c.sub == nil {
 		return
 	}
 	for _, e := range c.sub.entries {
-		h.remove(e)
+		h.quit(e)
 	}
 	c.sub = nil
-}
-
-// list returns where an entry stands.
-func (h *hub) list(e *entry) []*entry {
-	switch e.id.kind {
-	case kindSKU:
-		return h.skus[e.id.value]
-	case kindPrefix:
-		return h.prefixes[e.id.value]
-	case kindUser:
-		return h.users[e.id.value]
-	}
-	return h.wide
-}
-
-func (h *hub) setList(id entryID, list []*entry) {
-	set := func(m map[string][]*entry) {
-		if len(list) == 0 {
-			delete(m, id.value)
-		} else {
-			m[id.value] = list
-		}
-	}
-	switch id.kind {
-	case kindSKU:
-		set(h.skus)
-	case kindPrefix:
-		set(h.prefixes)
-	case kindUser:
-		set(h.users)
-	default:
-		h.wide = list
-	}
-}
-
-func (h *hub) insert(e *entry) {
-	list := h.list(e)
-	if e.id.kind == kindPrefix && len(list) == 0 {
-		h.lengths[len(e.id.value)]++
-	}
-	e.place = len(list)
-	h.setList(e.id, append(list, e))
-}
-
-// remove puts the list's last entry in the place of the one that goes.
-func (h *hub) remove(e *entry) {
-	list := h.list(e)
-	last := len(list) - 1
-	list[e.place] = list[last]
-	list[e.place].place = e.place
-	list[last] = nil
-	h.setList(e.id, list[:last])
-	if e.id.kind == kindPrefix && last == 0 {
-		if h.lengths[len(e.id.value)]--; h.lengths[len(e.id.value)] == 0 {
-			delete(h.lengths, len(e.id.value))
-		}
-	}
-}
-
-// entries lists what a subscribe or unsubscribe names.
-func entries(cmd *protocol.Command) []entryID {
-	locations := slices.Compact(slices.Sorted(slices.Values(cmd.Locations)))
-	joined := strings.Join(locations, "\x00")
-	var ids []entryID
-	add := func(kind byte, values []string, locations string) {
-		for _, v := range values {
-			ids = append(ids, entryID{kind, v, locations})
-		}
-	}
-	add(kindSKU, cmd.SKUs, joined)
-	add(kindPrefix, cmd.Prefixes, joined)
-	if wide(cmd) {
-		ids = append(ids, entryID{kindWide, "", joined})
-	}
-	add(kindUser, cmd.Users, "")
-	return ids
-}
-
-// wide reports whether a command names every SKU. Users alone name none.
-func wide(cmd *protocol.Command) bool {
-	return cmd.All || len(cmd.SKUs)+len(cmd.Prefixes) == 0 && len(cmd.Locations) > 0
 }
 
 func (h *hub) subscribe(c *conn, call *protocol.Call) {
 	cmd := &call.Command
 	if c.sub == nil {
-		c.sub = &subscriber{entries: make(map[entryID]*entry)}
+		c.sub = &subscriber{entries: make(map[entryID]*entry), view: c.view()}
 	}
 	ids := entries(cmd)
-	if n := c.sub.with(ids); n > protocol.SelectorsMax {
-		call.Err = protocol.NewError(protocol.CodeTooLarge, "%d selectors on this connection, the limit is %d", n, protocol.SelectorsMax)
-		h.loop.replyNow(c, call)
-		return
-	}
-	if len(c.sub.fills) >= fillsMax {
-		call.Err = protocol.RetryLater(protocol.CodeOverloaded, 100, "%d subscriptions of this connection are being filled", len(c.sub.fills))
+	more := c.sub.without(ids)
+	if call.Err = h.room(c, more); call.Err != nil {
 		h.loop.replyNow(c, call)
 		return
 	}
@@ -429,34 +332,61 @@ func (h *hub) subscribe(c *conn, call *protocol.Call) {
 	if len(cmd.Locations) > 0 {
 		locations = slices.Clone(cmd.Locations)
 	}
+	before := c.sub.selectors
 	for _, id := range ids {
 		e := c.sub.entries[id]
 		if e == nil {
-			e = &entry{conn: c, id: id}
-			if id.kind != kindUser {
-				e.locations = locations
-			}
-			e.interval = cmd.IntervalMS
+			e = h.enter(c, id, locations, c.sub.view, cmd.IntervalMS)
 			c.sub.entries[id] = e
-			h.insert(e)
+			c.sub.selectors += id.weight()
 		}
-		e.interval = min(e.interval, cmd.IntervalMS)
+		e.often(min(e.interval, cmd.IntervalMS))
 	}
+	// A command may name a selector twice.
+	c.unsubscribed(more - (c.sub.selectors - before))
 	// From here on changes reach the connection; the cursor is read after that,
 	// so nothing falls between the snapshot and the first push.
 	c.sub.fills = append(c.sub.fills, newFill(call, h.loop.config.Ledger.Cursor()))
 	h.loop.mark(c)
 }
 
-// with returns how many entries there would be with these.
-func (s *subscriber) with(ids []entryID) int {
-	n := len(s.entries)
+// room takes room for more selectors, or says why there is none.
+func (h *hub) room(c *conn, more int) *protocol.Error {
+	if n := c.sub.selectors + more; n > protocol.SelectorsMax {
+		return protocol.NewError(protocol.CodeTooLarge, "%d selectors on this connection, the limit is %d", n, protocol.SelectorsMax)
+	}
+	if len(c.sub.fills) >= fillsMax {
+		return protocol.RetryLater(protocol.CodeOverloaded, 100, "%d subscriptions of this connection are being filled", len(c.sub.fills))
+	}
+	if a := c.who.account; a != nil && more > 0 && !a.Subscribe(more) {
+		return protocol.RetryLater(protocol.CodeRateLimited, 1000, "too many selectors of this user")
+	}
+	return nil
+}
+
+// without returns what those selectors weigh that a subscriber doesn't have.
+func (s *subscriber) without(ids []entryID) (weight int) {
 	for _, id := range ids {
 		if s.entries[id] == nil {
-			n++
+			weight += id.weight()
 		}
 	}
-	return n
+	return weight
+}
+
+// selectors is what a connection's selectors weigh.
+func (c *conn) selectors() int {
+	if c.sub == nil {
+		return 0
+	}
+	return c.sub.selectors
+}
+
+// unsubscribed gives selectors back to the account they were taken from.
+func (c *conn) unsubscribed(n int) {
+	if a := c.who.account; a != nil && n > 0 {
+		a.Unsubscribe(n)
+	}
 }
 
 func (h *hub) unsubscribe(c *conn, cmd *protocol.Command) {
@@ -469,12 +399,15 @@ func (h *hub) unsubscribe(c *conn, cmd *protocol.Command) {
 			ids = append(ids, id)
 		}
 	}
+	before := c.sub.selectors
 	for _, id := range ids {
 		if e := c.sub.entries[id]; e != nil {
-			h.remove(e)
+			h.quit(e)
 			delete(c.sub.entries, id)
+			c.sub.selectors -= id.weight()
 		}
 	}
+	c.unsubscribed(before - c.sub.selectors)
 	if len(c.sub.entries) == 0 {
 		c.sub.due, c.sub.dueSet, c.sub.paced, c.sub.held = nil, nil, nil, 0
 	}

@@ -83,14 +83,14 @@ func (c *conn) queuedBytes() int { return len(c.out) - c.sent }
 
 func (l *loop) reader(c *conn) Reader {
 	r := Reader{
-		Session: sessionName(c.session), Address: c.ip.String(), Form: c.codec.Subprotocol(),
+		Session: sessionName(c.session), Address: c.ip().String(), Form: c.codec.Subprotocol(),
 		AgeMS: l.now - c.bornAt, QueuedBytes: c.queuedBytes(), InFlight: int(c.inFlight),
 	}
 	if c.deflate {
 		r.Form += "+deflate"
 	}
 	if c.blocked {
-		r.BlockedMS = max(1, l.now-c.takenAt)
+		r.BlockedMS = max(1, l.ago(c.takenAt))
 	}
 	if s := c.sub; s != nil {
 		r.DueItems, r.Conflated, r.Subscriptions = len(s.due), s.conflated, len(s.entries)

@@ -11,12 +11,11 @@ import (
 )
 
 const (
-	eventsMax    = 512
-	acceptsMax   = 128        // connections taken in one pass, so that others get a turn
-	readBytes    = 64 << 10   // of one read
-	listenToken  = ^uint64(0) // no connection's: slots are 32 bits, generations start at 1
-	lingerMS     = 2000       // for a closed peer to read what was last said
-	sweepStripes = 8          // a sweep looks at one part of the connections
+	eventsMax   = 512
+	acceptsMax  = 128        // connections taken in one pass, so that others get a turn
+	readBytes   = 64 << 10   // of one read
+	listenToken = ^uint64(0) // no connection's: slots are 32 bits, generations start at 1
+	lingerMS    = 2000       // for a closed peer to read what was last said
 )
 
 // loop serves its connections. All but inbox belongs to run's goroutine.
@@ -35,14 +34,16 @@ type loop struct {
 
 	slots []*conn // by slot; nil: free
 	free  []uint32
-	gens  []uint32
+	gen   uint32 // of the connection added last
 
-	now     int64     // milliseconds since start
-	start   time.Time // the edge's
-	sweepAt int64
-	stripe  int
-	timers  timers
-	drained *draining
+	now       int64     // milliseconds since start
+	start     time.Time // the edge's
+	sweepAt   int64
+	settler   settler
+	pingFrame []byte
+	stripe    int
+	timers    timers
+	drained   *draining
 
 	read  []byte
 	plain []byte           // of a TLS record; nil until there is one
@@ -56,6 +57,9 @@ type loop struct {
 
 	deflater deflater
 	inflater inflater
+
+	anybody *client // of all who are not asked who they are; nil: everybody is asked
+	audits  audits
 
 	done   func(*protocol.Call) // inbox.answered, made once
 	tally  tally                // of this pass
@@ -74,6 +78,10 @@ func newLoop(e *Edge, n int) (*loop, error) {
 	}
 	l.inbox.poller, l.inbox.start = p, l.start
 	l.done = l.inbox.answered
+	l.pingFrame = appendFrame(nil, opPing, nil)
+	if e.config.Guard == nil {
+		l.anybody = &client{caller: protocol.Anybody()}
+	}
 	l.hub = newHub(l)
 	return l, nil
 }
@@ -96,6 +104,7 @@ func (l *loop) run() {
 		l.submit()
 		full := l.inbox.take(spare)
 		l.deliver(&full)
+		l.submit() // what had waited for a token, or came with a handshake over TLS
 		spare = full.reset()
 		l.tick()
 		l.flush()
@@ -115,7 +124,7 @@ func (l *loop) timeout(clock int64) time.Duration {
 	if len(l.dirty) > 0 {
 		return 0
 	}
-	next := l.sweepAt
+	next := l.sweepBy()
 	if at, ok := l.timers.next(); ok {
 		next = min(next, at)
 	}
@@ -148,7 +157,12 @@ func (l *loop) event(ev poll.Event) {
 	if ev.Writable {
 		l.mark(c)
 	}
-	if ev.Readable || ev.Closed {
+	switch {
+	case c.checking():
+		if ev.Closed {
+			l.hangUp(c) // broken: there is nobody to be answered
+		}
+	case ev.Readable || ev.Closed:
 		l.readable(c)
 	}
 }
@@ -228,8 +242,8 @@ func (l *loop) pauseListening() {
 func (l *loop) readable(c *conn) {
 	n, err := c.sock.Read(l.read)
 	if n > 0 {
-		c.heardAt = l.now
-		if c.tls != nil && c.state != stateSecuring {
+		c.heardAt = l.moment()
+		if c.tls() != nil && c.state != stateSecuring {
 			l.decrypt(c, l.read[:n])
 		} else {
 			l.input(c, l.read[:n])
@@ -262,6 +276,8 @@ func (l *loop) input(c *conn, b []byte) {
 		l.secure(c, b)
 	case stateHead:
 		l.head(c, b)
+	case stateChecking:
+		c.keep(append(c.kept(), b...)) // of a TLS record, or what came with it: bounded by one read
 	case stateOpen:
 		l.frames(c, b)
 	case stateClosing:
@@ -280,37 +296,8 @@ func (l *loop) tick() {
 			l.hub.paceDue(c, t.id)
 		}
 	}
-	if l.now < l.sweepAt {
-		return
-	}
-	l.sweepAt = l.now + l.sweepInterval()
-	l.sweep()
-	if lim := l.edge.limits; lim != nil {
-		lim.addresses.tidy(l.now * int64(time.Millisecond))
-	}
-	if !l.listening && l.listener != nil && l.now >= l.relistenAt {
-		l.listen(l.listener)
-	}
-}
-
-// sweepInterval is the time between two stripes, so that a full round takes about
-// a second, or a quarter of a heartbeat where that is shorter.
-func (l *loop) sweepInterval() int64 {
-	round := min(1000, l.config.Heartbeat.Milliseconds()/4, l.config.HandshakeTimeout.Milliseconds()/4)
-	return max(1, round/sweepStripes)
-}
-
-// sweep looks after one stripe of the connections: deadlines, heartbeats and
-// cursors.
-func (l *loop) sweep() {
-	l.stripe = (l.stripe + 1) % sweepStripes
-	for slot := l.stripe; slot < len(l.slots); slot += sweepStripes {
-		if c := l.slots[slot]; c != nil {
-			l.look(c)
-		}
-	}
-	if l.drained != nil {
-		l.drainSome()
+	if l.now >= l.sweepAt {
+		l.sweepDue()
 	}
 }
 

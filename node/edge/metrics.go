@@ -19,6 +19,7 @@ type metrics struct {
 	rejected   *prometheus.CounterVec
 	closes     *prometheus.CounterVec
 	limited    *prometheus.CounterVec
+	refused    *prometheus.CounterVec
 	histograms histograms
 }
 
@@ -42,9 +43,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "stockmesh_sessions_closed_total", Help: "Sessions ended, by close code (0: the peer just went; other: a code of its own).",
 		}, []string{"code"}),
 	}
-	m.limited = newLimitedCounter()
+	m.limited, m.refused = newLimitedCounter(), newRefusedCounter()
 	m.histograms = newHistograms(r)
-	r.MustRegister(m.open, m.rejected, m.closes, m.limited)
+	r.MustRegister(m.open, m.rejected, m.closes, m.limited, m.refused)
 	return m
 }
 

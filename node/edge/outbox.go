@@ -89,14 +89,14 @@ func (l *loop) write(c *conn) {
 
 // writeOut writes c.out and reports whether all of it went.
 func (l *loop) writeOut(c *conn) bool {
-	if c.tls != nil && !l.flushSecure(c) {
+	if s := c.tls(); s != nil && !l.flushSecure(c, s) {
 		return false
 	}
 	for c.sent < len(c.out) {
 		n, err := c.write(c.out[c.sent:])
 		if n > 0 {
 			c.sent += n
-			c.takenAt = l.now
+			c.takenAt = l.moment()
 			l.tally.bytes += n
 		}
 		if err == poll.ErrWouldBlock {
@@ -115,10 +115,27 @@ func (l *loop) writeOut(c *conn) bool {
 	return true
 }
 
+// writeNow writes a frame past an empty outbox, without copying it, and reports
+// whether nothing is left to be written: the socket took all of it, or is broken.
+func (l *loop) writeNow(c *conn, frame []byte) bool {
+	n, err := c.write(frame)
+	switch {
+	case n == len(frame) && err == nil:
+		c.takenAt = l.moment()
+		l.tally.bytes += n
+		return true
+	case err != nil && err != poll.ErrWouldBlock:
+		l.drop(c)
+		return true
+	}
+	c.out, c.sent = append(l.outs.get(nil), frame...), n
+	return false
+}
+
 // write gives bytes to the socket, through TLS where there is one.
 func (c *conn) write(b []byte) (int, error) {
-	if c.tls != nil {
-		return c.tls.write(c.sock, b)
+	if s := c.tls(); s != nil {
+		return s.write(c.sock, b)
 	}
 	return c.sock.Write(b)
 }
@@ -131,7 +148,7 @@ func (l *loop) block(c *conn) {
 		return
 	}
 	if !c.blocked {
-		c.takenAt = l.now
+		c.takenAt = l.moment()
 	}
 	c.blocked, c.muted = true, mute
 	l.interest(c)
@@ -142,7 +159,7 @@ func (l *loop) unblock(c *conn) {
 		return
 	}
 	if c.muted {
-		c.heardAt = l.now // nobody listened
+		c.heardAt = l.moment() // nobody listened
 	}
 	c.blocked, c.muted = false, false
 	l.interest(c)
@@ -156,7 +173,7 @@ func (l *loop) unmute(c *conn) {
 }
 
 func (l *loop) interest(c *conn) {
-	if err := l.poller.Modify(c.sock, c.token(), !c.muted, c.blocked); err != nil {
+	if err := l.poller.Modify(c.sock, c.token(), !c.muted && !c.checking(), c.blocked); err != nil {
 		l.logger.Debug("changing what a connection waits for", "error", err)
 	}
 }
@@ -164,8 +181,8 @@ func (l *loop) interest(c *conn) {
 // saidAll ends our side of a connection whose last word is out; the peer's end,
 // or the sweep, closes it.
 func (l *loop) saidAll(c *conn) {
-	if c.tls != nil {
-		c.tls.goodbye(c.sock)
+	if s := c.tls(); s != nil {
+		s.goodbye(c.sock)
 	}
 	if err := c.sock.CloseWrite(); err != nil {
 		l.drop(c)

@@ -151,8 +151,9 @@ func (e *Edge) trusts(ip netip.Addr) bool {
 
 // proxied takes the first bytes from a trusted proxy, which may be a PROXY header.
 func (l *loop) proxied(c *conn, b []byte) {
-	c.in = append(c.in, b...)
-	client, n, v := parseProxy(c.in)
+	in := append(c.kept(), b...)
+	c.keep(in)
+	client, n, v := parseProxy(in)
 	switch v {
 	case proxyPart:
 		return
@@ -161,8 +162,8 @@ func (l *loop) proxied(c *conn, b []byte) {
 		l.refuse(c, 400, "malformed PROXY header", 0)
 		return
 	}
-	rest := c.in[n:]
-	c.in = nil
+	rest := in[n:]
+	c.keep(nil)
 	if client.IsValid() && !l.comesFrom(c, client) {
 		return
 	}
@@ -179,8 +180,8 @@ func (l *loop) comesFrom(c *conn, ip netip.Addr) bool {
 		l.refuse(c, 429, tooMany, 1)
 		return false
 	}
-	l.edge.dismissAddress(c.ip)
-	c.ip = ip
+	l.edge.dismissAddress(c.ip())
+	c.address = ip.As16()
 	return true
 }
 
@@ -195,7 +196,7 @@ func (l *loop) firstState() state {
 // refuse says why where that needs no TLS handshake first: there may be no room for
 // one.
 func (l *loop) refuse(c *conn, status int, message string, retryAfter int) {
-	if l.config.TLS != nil && c.tls == nil {
+	if l.config.TLS != nil && c.tls() == nil {
 		l.drop(c)
 		return
 	}

@@ -3,7 +3,6 @@ package edge
 import (
 	"slices"
 
-	"github.com/stockmesh/stockmesh/node/edge/poll"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -153,19 +152,11 @@ func (h *hub) writeShared(c *conn) bool {
 	}
 	frame := h.sharedStock(c.form, s.due)
 	s.sentDue()
-	n, err := c.write(frame)
-	if n == len(frame) && err == nil {
-		c.takenAt = h.loop.now
-		h.loop.tally.bytes += n
-		h.loop.pushed(s)
-		return true
+	if !h.loop.writeNow(c, frame) {
+		return false
 	}
-	if err != nil && err != poll.ErrWouldBlock {
-		h.loop.drop(c)
-		return true
-	}
-	c.out, c.sent = append(h.loop.outs.get(nil), frame...), n
-	return false
+	h.loop.pushed(c.sub)
+	return true
 }
 
 // pushed notes how old what the socket has taken was.

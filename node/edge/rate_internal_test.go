@@ -146,7 +146,7 @@ func BenchmarkRate(b *testing.B) {
 	})
 	b.Run("spend", func(b *testing.B) {
 		l := &loop{edge: &Edge{limits: newLimits(&Config{CommandsPerIP: rateForBench, CommandsPerConnection: rateForBench})}}
-		c := &conn{ip: netip.MustParseAddr("10.0.0.1")}
+		c := &conn{address: netip.MustParseAddr("10.0.0.1").As16(), admitted: true}
 		b.ReportAllocs()
 		for i := range b.N {
 			l.now = int64(i)

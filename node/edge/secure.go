@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -40,7 +41,8 @@ type link struct {
 	ended    error     // why no more will come
 	blocking bool      // Read waits, and Write calls wrote: during the handshake
 	wrote    func()    // has the loop flush
-	raw      net.Conn  // after the hand-over
+	sock     poll.Socket
+	raw      net.Conn // after the hand-over
 }
 
 // linkBytesMax bounds the ciphertext kept for a handshake under way: more than any
@@ -67,6 +69,17 @@ func (l *link) feed(b []byte) error {
 	return nil
 }
 
+// lend feeds without copying: what was lent is read before the loop reads on, or
+// copied by handOver.
+func (l *link) lend(b []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.in) > 0 {
+		b = append(l.in, b...) // came behind the handshake
+	}
+	l.in = b
+}
+
 // end has Read fail once what was fed is read.
 func (l *link) end(err error) {
 	l.mu.Lock()
@@ -77,11 +90,12 @@ func (l *link) end(err error) {
 	l.fed.Broadcast()
 }
 
-// unblock ends the handshake's mode of waiting.
-func (l *link) unblock() {
+// unblock ends the handshake's mode of waiting: from now on Write is called by the
+// loop alone, which may write to the socket.
+func (l *link) unblock(sock poll.Socket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.blocking = false
+	l.blocking, l.sock = false, sock
 }
 
 // Read implements net.Conn.
@@ -114,7 +128,12 @@ func (l *link) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	raw, blocking := l.raw, l.blocking
 	if raw == nil {
-		l.out = append(l.out, b...)
+		rest := b
+		if !blocking && len(l.out) == 0 {
+			n, _ := l.sock.Write(b) // an error comes back when the rest is flushed
+			rest = b[n:]
+		}
+		l.out = append(l.out, rest...)
 	}
 	l.mu.Unlock()
 	if raw != nil {
@@ -152,7 +171,7 @@ func (l *link) unsent() bool {
 func (l *link) handOver(raw net.Conn) error {
 	l.mu.Lock()
 	out := l.out
-	l.out, l.raw = nil, raw
+	l.in, l.out, l.raw = bytes.Clone(l.in), nil, raw
 	l.mu.Unlock()
 	if len(out) == 0 {
 		return nil
@@ -278,10 +297,10 @@ const handshakesMax = 2048
 
 // secure takes ciphertext of a handshake, the first of which starts it.
 func (l *loop) secure(c *conn, b []byte) {
-	if c.tls == nil && !l.startHandshake(c) {
+	if c.tls() == nil && !l.startHandshake(c) {
 		return
 	}
-	if err := c.tls.link.feed(b); err != nil {
+	if err := c.tls().link.feed(b); err != nil {
 		l.edge.metrics.rejected.WithLabelValues("tls").Inc()
 		l.drop(c)
 	}
@@ -303,7 +322,7 @@ func (l *loop) startHandshake(c *conn) bool {
 			}
 		})
 	})
-	c.tls = s
+	c.own().tls = s
 	e.shaking.Go(func() {
 		err := s.conn.Handshake()
 		e.handshakes.Add(-1)
@@ -320,12 +339,12 @@ func (l *loop) secured(token uint64, err error) {
 	}
 	if err != nil {
 		l.edge.metrics.rejected.WithLabelValues("tls").Inc()
-		_ = c.tls.link.flush(c.sock) // the alert that says why
+		_ = c.tls().link.flush(c.sock) // the alert that says why
 		l.drop(c)
 		return
 	}
-	c.tls.link.unblock()
-	c.state, c.since = stateHead, l.now
+	c.tls().link.unblock(c.sock)
+	c.state, c.since = stateHead, l.moment()
 	l.decrypt(c, nil)
 	l.mark(c)
 }
@@ -335,10 +354,12 @@ func (l *loop) decrypt(c *conn, b []byte) {
 	if l.plain == nil {
 		l.plain = make([]byte, recordBytes)
 	}
-	err := c.tls.link.feed(b)
+	s := c.tls()
+	s.link.lend(b)
+	var err error
 	for err == nil {
 		var n int
-		if n, err = c.tls.read(l.plain); n > 0 {
+		if n, err = s.read(l.plain); n > 0 {
 			l.input(c, l.plain[:n])
 			if l.slots[c.slot] != c {
 				return // gone, or net/http's now
@@ -347,7 +368,7 @@ func (l *loop) decrypt(c *conn, b []byte) {
 	}
 	switch {
 	case err == poll.ErrWouldBlock:
-		if c.tls.link.unsent() { // crypto/tls may answer something of its own
+		if s.link.unsent() { // crypto/tls may answer something of its own
 			l.mark(c)
 		}
 	case errors.Is(err, io.EOF):
@@ -358,8 +379,8 @@ func (l *loop) decrypt(c *conn, b []byte) {
 }
 
 // flushSecure sends ciphertext that is left and reports whether all of it went.
-func (l *loop) flushSecure(c *conn) bool {
-	switch err := c.tls.link.flush(c.sock); err {
+func (l *loop) flushSecure(c *conn, s *secure) bool {
+	switch err := s.link.flush(c.sock); err {
 	case nil:
 		return true
 	case poll.ErrWouldBlock:

@@ -11,11 +11,26 @@ func (l *loop) message(c *conn, payload []byte) {
 		l.command(c, call)
 		return
 	}
-	for _, v := range values {
+	if rest := l.commands(c, values); len(rest) > 0 {
+		k := c.who.check
+		for _, v := range rest { // the message's memory is used again
+			k.rest = append(k.rest, v.Clone())
+		}
+	}
+}
+
+// commands runs commands in order and returns those that must wait, after one by which
+// a token is checked.
+func (l *loop) commands(c *conn, values []protocol.Raw) (rest []protocol.Raw) {
+	for i, v := range values {
 		call := l.newCall(c)
 		call.Err = c.codec.Decode(&call.Command, v)
 		l.command(c, call)
+		if c.checking() {
+			return values[i+1:]
+		}
 	}
+	return nil
 }
 
 // command runs what is the session's own and puts the rest on its way to the
@@ -23,6 +38,8 @@ func (l *loop) message(c *conn, payload []byte) {
 func (l *loop) command(c *conn, call *protocol.Call) {
 	if err := l.spend(c); err != nil {
 		call.Err = err
+	} else {
+		l.permit(c, call)
 	}
 	if call.Err != nil {
 		l.replyNow(c, call)
@@ -32,8 +49,7 @@ func (l *loop) command(c *conn, call *protocol.Call) {
 	case protocol.OpPing:
 		l.replyNow(c, call)
 	case protocol.OpAuth:
-		call.Err = protocol.NewError(protocol.CodeUnauthorized, "this node was started without keys to check tokens with")
-		l.replyNow(c, call)
+		l.auth(c, call)
 	case protocol.OpSubscribe:
 		l.hub.subscribe(c, call)
 	case protocol.OpUnsubscribe:
@@ -60,6 +76,8 @@ func (l *loop) send(c *conn, call *protocol.Call) {
 	if asked > 0 {
 		l.asked[c] += asked
 	}
+	who := c.named()
+	call.Subject, call.Address = who.caller.Subject, who.address
 	call.Ordered = c.inFlight > 0
 	c.inFlight++
 	l.calls = append(l.calls, call)
@@ -110,6 +128,7 @@ func (l *loop) answer(call *protocol.Call) {
 			delete(l.asked, c)
 		}
 	}
+	l.show(c, call)
 	var made *protocol.Reservation
 	if call.Command.Op == protocol.OpReserve && call.Err == nil {
 		made = call.Result.Reservation

@@ -92,7 +92,7 @@ func TestEveryCommandsReply(t *testing.T) {
 			{`{"op":"sell","key":"k10","lines":[{"sku":"A","quantity":2}]}`, `{items:[` + item + `]}`},
 			{`{"op":"move","key":"k11","sku":"A","from":"main","to":"shop","quantity":3}`, `{items:[` + item + `]}`},
 			{`{"op":"get","skus":["A","nothing"]}`, `{items:[` + item + `]}`},
-			{`{"op":"history","sku":"A","limit":1}`, `{movements:[{at:string key:string location:string on_hand: on_hand_delta: region:string reserved: reserved_delta: sequence:string sku:string type:string}] next:string}`},
+			{`{"op":"history","sku":"A","limit":1}`, `{movements:[{address:string at:string key:string location:string on_hand: on_hand_delta: region:string reserved: reserved_delta: sequence:string sku:string type:string}] next:string}`},
 			{`{"op":"outcome","key":"k1"}`, `{known:bool reply:{ok:{item:` + item + `}}}`},
 			{`{"op":"outcome","key":"never"}`, `{known:bool}`},
 			{`{"op":"subscribe","skus":["A"]}`, `{cursor:string items:}`},
