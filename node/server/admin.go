@@ -1,10 +1,12 @@
 package server
 
 import (
+	"errors"
 	"net/http"
 	"net/http/pprof"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/stockmesh/stockmesh/node/token"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -16,7 +18,8 @@ type Readiness struct {
 	Node     string   `json:"node"`
 	Version  string   `json:"version,omitzero"`
 	Problems []string `json:"problems,omitzero"`
-	Mesh     []string `json:"mesh,omitzero"` // what is wrong with other regions, or the way to them; this one sells on
+	Warnings []string `json:"warnings,omitzero"` // what will be a problem unless it is mended
+	Mesh     []string `json:"mesh,omitzero"`     // what is wrong with other regions, or the way to them; this one sells on
 }
 
 // adminRoute is one thing the admin port serves.
@@ -51,7 +54,7 @@ func (s *Server) adminHandler() http.Handler {
 		mux.HandleFunc(r.pattern, r.serve)
 	}
 	// A page in an operator's browser must not operate the node behind their back.
-	return http.NewCrossOriginProtection().Handler(mux)
+	return http.NewCrossOriginProtection().Handler(s.guarded(mux))
 }
 
 func (r *Readiness) httpStatus() int {
@@ -77,6 +80,14 @@ func (s *Server) readiness() Readiness {
 	}
 	for _, err := range c.Health() {
 		r.Problems = append(r.Problems, err.Error())
+	}
+	if s.guard != nil {
+		switch err := s.guard.Health(); {
+		case errors.Is(err, token.ErrNoKeys):
+			r.Problems = append(r.Problems, err.Error())
+		case err != nil:
+			r.Warnings = append(r.Warnings, err.Error())
+		}
 	}
 	for _, err := range c.MeshProblems() {
 		r.Mesh = append(r.Mesh, err.Error())

@@ -27,6 +27,8 @@ var floors = map[string]int{
 	"protocol/client":   1,
 	"node/edge":         1,
 	"node/api":          1,
+	"node/token":        1,
+	"node/quota":        1,
 	"cluster":           2,
 	"protocol/stockctl": 2,
 	"node/server":       3,
@@ -50,9 +52,10 @@ var soleUsers = map[string][]string{
 	"github.com/gofrs/flock":                      {"cluster"},
 	module + "/protocol/client":                   {"protocol/stockctl", "cluster/clustertest"},
 	"github.com/invopop/jsonschema":               {"node/api"},
-	"github.com/prometheus/client_golang":         {"cluster", "node/edge", "node/api", "node/server"},
-	"github.com/go-json-experiment/json":          {"protocol", "protocol/client", "node/api"},
-	"github.com/go-json-experiment/json/jsontext": {"protocol", "protocol/client", "node/api", "node/edge"},
+	"github.com/prometheus/client_golang":         {"cluster", "node/edge", "node/api", "node/token", "node/quota", "node/server"},
+	"github.com/golang-jwt/jwt":                   {"node/token", "protocol/stockctl", "cluster/clustertest", "bench"},
+	"github.com/go-json-experiment/json":          {"protocol", "protocol/client", "node/api", "node/token"},
+	"github.com/go-json-experiment/json/jsontext": {"protocol", "protocol/client", "node/api", "node/edge", "node/token"},
 }
 
 // purePackages may not touch the world: no clock, no I/O, no goroutine.

@@ -57,11 +57,14 @@ func (s *Server) mutualTLS(check func(peer *x509.Certificate) error) (*tls.Confi
 	}, nil
 }
 
-// checkPeer refuses a node whose certificate names another region: one CA may serve
-// several.
+// checkPeer refuses a certificate that isn't one of a node of this region: a CA may
+// serve several regions, and tills.
 func checkPeer(peer *x509.Certificate, region string) error {
+	if err := checkNamed(peer); err != nil {
+		return err
+	}
 	for _, u := range peer.URIs {
-		if u.Scheme == meshIdentity && !strings.EqualFold(u.Host, region) {
+		if u.Scheme == meshIdentity && u.Host != region {
 			return fmt.Errorf("the other node's certificate is for region %q, not %q", u.Host, region)
 		}
 	}

@@ -36,6 +36,8 @@ func (s *Server) operations() []adminRoute {
 			return map[string]string{"removed": name}, c.RemoveMember(ctx, name, r.URL.Query().Get("force") == "true")
 		})},
 		{"PUT /replicas", s.operate(setReplicas)},
+		{"GET /revocations", s.operate(revocations)},
+		{"POST /revocations", s.operate(s.revoke)},
 		{"GET /regions", s.operate(func(_ context.Context, c *cluster.Cluster, _ *http.Request) (any, error) {
 			return ledger{c, s}.Mesh(), nil
 		})},

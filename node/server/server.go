@@ -19,6 +19,8 @@ import (
 	"github.com/stockmesh/stockmesh/cluster"
 	"github.com/stockmesh/stockmesh/node/api"
 	"github.com/stockmesh/stockmesh/node/edge"
+	"github.com/stockmesh/stockmesh/node/quota"
+	"github.com/stockmesh/stockmesh/node/token"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -34,6 +36,9 @@ type Server struct {
 	config   Config
 	logger   *slog.Logger
 	registry *prometheus.Registry
+
+	guard *token.Guard // nil: nobody is asked who they are
+	quota *quota.Quota // nil: no limits of users
 
 	ready   chan struct{}
 	admin   net.Listener
@@ -74,7 +79,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	var stops stack
 	defer func() { err = errors.Join(err, stops.unwind()) }()
 
-	// The admin port first: it tells how far the rest is.
+	// Who gets in must be known before anybody is let in.
+	if err := s.startGuard(ctx, &stops); err != nil {
+		return err
+	}
+	// The admin port early: it tells how far the rest is.
 	if err := s.startAdmin(&stops); err != nil {
 		return err
 	}
@@ -184,7 +193,8 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := edge.Listen(edge.Config{
+	s.startQuota(c, stops)
+	public := edge.Config{
 		TLS: secure, Others: c.Elsewhere,
 		Listen: s.config.Listen, Node: s.config.Name, Region: s.config.Region,
 		Endpoints: s.advertised(), Origins: s.config.Origins,
@@ -192,18 +202,23 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 		MaxConnections: s.config.MaxConnections, MaxConnectionsPerIP: s.config.MaxConnectionsPerIP,
 		CommandsPerIP: s.config.RateLimit, CommandsPerConnection: s.config.RateLimitPerConnection, CommandsBurst: s.config.RateBurst,
 		Ledger: c, Logger: s.logger.With("part", "edge"), Registerer: s.registry,
-	})
+	}
+	s.guardEdge(&public)
+	e, err := edge.Listen(public)
 	if err != nil {
 		return nil, err
 	}
 	s.edge.Store(e)
 	c.Announce(e.Endpoint(), e.Connections)
-	a := api.New(api.Config{
+	resources := api.Config{
 		Ledger: ledger{c, s}, Logger: s.logger.With("part", "api"), Registerer: s.registry, Origins: s.config.Origins,
-		Allow: e.Allow,
-	})
+		Allow: e.Allow, Address: e.Address,
+	}
+	s.guardAPI(&resources)
+	a := api.New(resources)
+	s.followRevocations(c, e, a)
 	srv := &http.Server{
-		Handler: s.publicHandler(a), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout,
+		Handler: s.publicHandler(a), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, ConnContext: withConn,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)

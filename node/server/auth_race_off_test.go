@@ -1,0 +1,6 @@
+//go:build !race
+
+package server_test
+
+// slow is how much longer things may take.
+const slow = 1
