@@ -32,6 +32,7 @@ type audience struct {
 // subscriber is one connection of an audience.
 type subscriber struct {
 	audience *audience
+	conn     *conn
 	items    int64
 	raw      []byte // what it has heard, while it is asked to keep that
 	keep     bool
@@ -44,7 +45,9 @@ func newAudience(gen *generator) *audience {
 func (a *audience) add(d *dialed) (*conn, error) {
 	s := &subscriber{audience: a}
 	a.subscribers = append(a.subscribers, s)
-	return a.gen.add(d, s)
+	var err error
+	s.conn, err = a.gen.add(d, s)
+	return s.conn, err
 }
 
 // received implements receiver.

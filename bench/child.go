@@ -21,11 +21,13 @@ import (
 var children = map[string]func(args []string) error{
 	childNode:  runNode,
 	childFloor: runFloor,
+	childThugs: runAttackers,
 }
 
 const (
 	childNode  = "child-node"
 	childFloor = "child-floor"
+	childThugs = "child-attackers"
 )
 
 // childContext ends with SIGTERM or with the parent; orphaned is closed with the

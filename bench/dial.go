@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"syscall"
 	"time"
 
 	"github.com/stockmesh/stockmesh/protocol"
@@ -29,25 +31,35 @@ type dialed struct {
 
 // dial opens a WebSocket connection. When it is closed it is reset, so that
 // thousands of them leave no port waiting.
-func dial(ctx context.Context, endpoint string) (*dialed, error) {
-	nc, err := dialTCP(ctx, endpoint)
+func dial(ctx context.Context, endpoint string) (*dialed, error) { return dialAs(ctx, endpoint, nil) }
+
+// dialAs is dial over a socket that prepare, where there is one, has had its way with.
+func dialAs(ctx context.Context, endpoint string, prepare socketOption) (*dialed, error) {
+	nc, err := dialTCPAs(ctx, endpoint, prepare)
 	if err != nil {
 		return nil, err
 	}
 	d, err := shakeHands(nc, endpoint)
 	if err != nil {
 		nc.Close()
-		return nil, fmt.Errorf("%s: %w", endpoint, err)
+		return nil, fmt.Errorf("%s: %w", redacted(endpoint), err)
 	}
 	return d, nc.SetDeadline(time.Time{})
 }
 
+// socketOption changes a socket before it is connected.
+type socketOption func(network, address string, c syscall.RawConn) error
+
 func dialTCP(ctx context.Context, endpoint string) (*net.TCPConn, error) {
+	return dialTCPAs(ctx, endpoint, nil)
+}
+
+func dialTCPAs(ctx context.Context, endpoint string, prepare socketOption) (*net.TCPConn, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, err
 	}
-	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1, Control: prepare}
 	nc, err := dialer.DialContext(ctx, "tcp", u.Host)
 	if err != nil {
 		return nil, err
@@ -65,30 +77,42 @@ func shakeHands(nc *net.TCPConn, endpoint string) (*dialed, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = fmt.Fprintf(nc, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-		"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: %s\r\n\r\n",
-		u.RequestURI(), u.Host, handshakeKey, protocol.SubprotocolJSON)
-	if err != nil {
-		return nil, err
-	}
 	r := bufio.NewReader(nc)
-	resp, err := http.ReadResponse(r, nil)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Sec-WebSocket-Accept") != handshakeAnswer {
-		return nil, fmt.Errorf("handshake refused: %s", resp.Status)
-	}
 	d := &dialed{TCPConn: nc}
-	hello, err := readFrame(r)
-	if err != nil {
+	if d.hello, err = greet(nc, r, u); err != nil {
 		return nil, err
-	}
-	if err := protocol.UnmarshalJSON(hello.payload, &d.hello); err != nil || d.hello.Op != "hello" {
-		return nil, fmt.Errorf("want a hello, not %q: %w", hello.payload, err)
 	}
 	d.ahead, err = r.Peek(r.Buffered())
 	return d, err
+}
+
+// upgrade is the request that asks for a WebSocket.
+func upgrade(u *url.URL, more string) string {
+	return fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: %s\r\n%s\r\n",
+		u.RequestURI(), u.Host, handshakeKey, protocol.SubprotocolJSON, more)
+}
+
+// greet does the handshake and waits for the node's hello.
+func greet(w io.Writer, r *bufio.Reader, u *url.URL) (hello protocol.Hello, err error) {
+	if _, err := io.WriteString(w, upgrade(u, authorization(u))); err != nil {
+		return hello, err
+	}
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return hello, err
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Sec-WebSocket-Accept") != handshakeAnswer {
+		return hello, fmt.Errorf("handshake refused: %s", resp.Status)
+	}
+	f, err := readFrame(r)
+	if err != nil {
+		return hello, err
+	}
+	if err := protocol.UnmarshalJSON(f.payload, &hello); err != nil || hello.Op != "hello" {
+		return hello, fmt.Errorf("want a hello, not %q: %w", f.payload, err)
+	}
+	return hello, nil
 }
 
 // readFrame waits for one frame.

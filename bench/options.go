@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
@@ -40,27 +41,47 @@ type options struct {
 	every       time.Duration
 	kills       int
 	cut         string
+
+	tls    bool
+	grants bool
+	strict bool
+	seed   uint64
+
+	attacks []string
+
+	watchers int
+	over     time.Duration
+
+	flags []string // of spawned nodes, besides
 }
 
 func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&o.spawn, "spawn", "", "start `N|RxN` nodes for each round: N, a region of 1, 3 or 5, or RxN, a mesh of 2 to 5 such regions (default: 1; failover, drain: 3; cut, mesh: 3x1)")
-	f.StringSliceVar(&o.endpoints, "endpoints", nil, "measure the running nodes at these `URL,...` (ws://host:port/v1/ws) instead")
+	f.StringSliceVar(&o.endpoints, "endpoints", nil, "measure the running nodes at these `URL,...` instead (ws://host:port/v1/ws; ws://:TOKEN@host:port/v1/ws where clients need a token)")
 	f.StringVar(&o.dir, "dir", "", "`DIR` in which spawned nodes keep their data, removed at the end (default: the system's temporary directory)")
 	f.DurationVar(&o.duration, "duration", 10*time.Second, "time measured in each phase of a round")
-	f.IntVar(&o.rounds, "rounds", 3, "`N` rounds; the median counts (failover, drain, cut, mesh: 1)")
+	f.IntVar(&o.rounds, "rounds", 3, "`N` rounds; the median counts (failover, drain, cut, mesh, stalled, abuse: 1)")
 	f.BoolVar(&o.short, "short", false, "one round with phases of 2s and 2 kills, where not set otherwise")
 	f.StringVar(&o.json, "json", "", "write the result to `FILE`")
 	f.StringVar(&o.profile, "profile", "", "write CPU profiles of spawned nodes and of the generator to `DIR`")
 
-	f.IntVar(&o.connections, "connections", 64, "all but fanout, connections: WebSocket connections")
+	f.BoolVar(&o.strict, "strict", false, "a mark that is missed fails the run, as a violation does")
+
+	f.IntVar(&o.connections, "connections", 64, "hot-sku, failover, drain, cut, mesh, abuse: WebSocket connections")
 	f.IntVar(&o.depth, "depth", 32, "hot-sku: unanswered commands of a connection")
 	f.BoolVar(&o.noHalf, "no-half", false, "hot-sku: leave out the phase at half of the measured rate")
-	f.IntVar(&o.subscribers, "subscribers", 1000, "fanout: WebSocket connections that hear of each change")
-	f.IntVar(&o.burst, "burst", 16, "fanout: SKUs that a burst changes with one message")
-	f.IntVar(&o.count, "count", 18000, "connections: idle WebSocket connections")
-	f.IntVar(&o.rate, "rate", 2000, "failover, drain, cut, mesh: commands sent per second (mesh: 20000)")
+	f.IntVar(&o.subscribers, "subscribers", 1000, "fanout, stalled: WebSocket connections that hear of each change")
+	f.IntVar(&o.burst, "burst", 16, "fanout, stalled: SKUs that a burst changes with one message")
+	f.IntVar(&o.count, "count", 18000, "connections: idle WebSocket connections (with --tls 9000); storm: those that arrive at once (10000)")
+	f.IntVar(&o.rate, "rate", 2000, "failover, drain, cut, mesh: commands sent per second (mesh: 20000); stalled: bursts per second (20); abuse: attacks per second (200)")
 	f.DurationVar(&o.every, "every", 8*time.Second, "failover: time from one kill to the next, or more until the node is back")
 	f.IntVar(&o.kills, "kills", 5, "failover: `N` times the region's owner is killed")
+	f.IntVar(&o.watchers, "watchers", 10000, "drain: WebSocket connections on one node that all have to leave (0: leave this out; --short: 1000)")
+	f.DurationVar(&o.over, "over", 10*time.Second, "drain: time over which those are sent elsewhere (--short: 2s)")
+	f.BoolVar(&o.tls, "tls", false, "connections, storm, abuse: over TLS")
+	f.BoolVar(&o.grants, "grants", false, "hot-sku: beside the node, in turn, one with tokens of restricted grants")
+	f.Uint64Var(&o.seed, "seed", 0, "abuse: what the attacks are drawn from, to see the same again (default: another one each time)")
+	f.StringSliceVar(&o.attacks, "attacks", nil, "abuse: only the attacks of these `KIND,...` (default: all)")
 	f.StringVar(&o.cut, "cut", "", "cut: `NAME` of the region that loses its links, or all (default: the last one)")
 }
 
@@ -74,7 +95,14 @@ Examples:
   go run ./bench cut --spawn 2x1 --duration 60s        a region loses its links for a minute, under sales
   go run ./bench mesh --rate 5000                      what linked regions cost, and how fresh they are
   go run ./bench fanout --short                        about ten seconds
+  go run ./bench fanout --subscribers 8000             what 8,000 watchers of one SKU cost
   go run ./bench connections --count 5000 --json r.json
+  go run ./bench connections --tls                     the same over TLS
+  go run ./bench storm --count 10000                   everybody comes at once
+  go run ./bench stalled                               a tenth of the readers stops reading
+  go run ./bench drain --watchers 10000 --over 10s     10,000 connections leave a node
+  go run ./bench abuse --duration 1h --tls             an hour of broken and hostile clients
+  go run ./bench hot-sku --grants                      what checking restricted grants costs
   go run ./bench hot-sku --endpoints ws://10.0.0.7:8080/v1/ws --depth 8
   go run ./bench hot-sku --rounds 1 --profile .        then: go tool pprof -top node.pprof
 `
@@ -113,17 +141,24 @@ func (o *options) applyDefaults(f *pflag.FlagSet) {
 	if o.spawn == "" && len(o.endpoints) == 0 {
 		o.spawn = cmp.Or(takes.spawn, "1")
 	}
-	if (o.short || takes.own()) && !f.Changed("rounds") {
-		o.rounds = 1 // one round of theirs holds many samples
+	if o.tls && !f.Changed("count") {
+		o.count = 9000
 	}
-	if o.short && !f.Changed("duration") {
-		o.duration = 2 * time.Second
-	}
-	if o.short && !f.Changed("kills") {
-		o.kills = 2
-	}
-	if takes.rate > 0 && !f.Changed("rate") {
-		o.rate = takes.rate
+	where(f, "rounds", &o.rounds, o.short || takes.once, 1) // one round of theirs holds many samples
+	where(f, "duration", &o.duration, takes.duration > 0, takes.duration)
+	where(f, "duration", &o.duration, o.short, cmp.Or(takes.short, 2*time.Second))
+	where(f, "rate", &o.rate, takes.rate > 0, takes.rate)
+	where(f, "count", &o.count, takes.count > 0, takes.count)
+	where(f, "kills", &o.kills, o.short, 2)
+	where(f, "watchers", &o.watchers, o.short, 1000)
+	where(f, "over", &o.over, o.short, drainOver)
+	where(f, "seed", &o.seed, true, rand.Uint64())
+}
+
+// where sets a flag that was not given.
+func where[T any](f *pflag.FlagSet, flag string, at *T, so bool, value T) {
+	if so && !f.Changed(flag) {
+		*at = value
 	}
 }
 
@@ -161,7 +196,7 @@ func (o *options) parseSpawn() error {
 // Bounds of the flags.
 const (
 	durationMin = 100 * time.Millisecond
-	durationMax = 10 * time.Minute
+	durationMax = 3 * time.Hour
 	everyMin    = 500 * time.Millisecond
 	roundsMax   = 100
 )
@@ -180,7 +215,13 @@ func (o *options) validate() error {
 	check(o.spawn == "" || len(o.endpoints) == 0, "--spawn and --endpoints exclude each other")
 	if takes := o.takes(); takes.own() {
 		check(o.each >= takes.each && o.regions >= takes.regions, "%s %s: --spawn %s, for example", o.scenario, takes.why, takes.spawn)
-		check(o.profile == "" || takes.each == 1, "--profile: %s has no node that runs all the time", o.scenario)
+		check(o.profile == "" || takes.profile, "--profile: %s has no node that runs all the time", o.scenario)
+	}
+	check(!o.tls || o.takes().tls, "--tls: %s knows no TLS", o.scenario)
+	check(!o.grants || o.takes().grants, "--grants: %s knows no tokens", o.scenario)
+	check(o.each == 1 && o.regions == 1 || !o.tls && !o.grants, "--tls and --grants take one node: --spawn 1")
+	for _, a := range o.attacks {
+		check(slices.Contains(attackNames(), a), "--attacks %q: there are %s", a, strings.Join(attackNames(), ", "))
 	}
 	check(o.cut == "" || o.cut == cutAll || slices.Contains(regionNames[:o.regions], o.cut), "--cut %s: the regions are %s", o.cut, strings.Join(regionNames[:o.regions], ", "))
 	check(o.profile == "" || o.spawn != "", "--profile needs a spawned node")
@@ -192,11 +233,13 @@ func (o *options) validate() error {
 	within("burst", o.burst, 1, protocol.CommandsMax)
 	within("count", o.count, 1, 1_000_000)
 	within("rate", o.rate, 1, 1_000_000)
+	within("watchers", o.watchers, 0, 1_000_000)
+	check(o.over >= time.Second && o.over <= durationMax, "--over %v: want %v to %v", o.over, time.Second, durationMax)
 	within("kills", o.kills, 1, 1000)
 	check(o.every >= everyMin && o.every <= durationMax, "--every %v: want %v to %v", o.every, everyMin, durationMax)
 	for i, e := range o.endpoints {
 		u, err := url.Parse(e)
-		check(err == nil && u.Scheme == "ws" && u.Host != "", "--endpoints %q: want ws://host:port", e)
+		check(err == nil && u.Scheme == "ws" && u.Host != "", "--endpoints %q: want ws://host:port", redacted(e))
 		if err == nil && strings.Trim(u.Path, "/") == "" {
 			o.endpoints[i] = u.JoinPath("/v1/ws").String()
 		}

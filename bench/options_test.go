@@ -29,6 +29,13 @@ func TestDefaults(t *testing.T) {
 		{"failover --spawn 2x3", "2x3", 1, 10 * time.Second},
 		{"failover", "3", 1, 10 * time.Second},
 		{"drain --spawn 5 --rounds 2 --short", "5", 2, 2 * time.Second},
+		{"connections", "1", 3, 30 * time.Second},
+		{"connections --short", "1", 1, 2 * time.Second},
+		{"storm", "1", 3, 10 * time.Second},
+		{"stalled", "1", 1, 10 * time.Second},
+		{"abuse", "1", 1, 20 * time.Second},
+		{"abuse --short", "1", 1, 6 * time.Second},
+		{"abuse --short --duration 1h", "1", 1, time.Hour},
 		{"hot-sku --endpoints ws://a:1/v1/ws,ws://b:1/v1/ws", "", 3, 10 * time.Second},
 	} {
 		o, err := parseOptions(strings.Fields(c.args), nil)
@@ -38,8 +45,26 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+func TestCounts(t *testing.T) {
+	for args, want := range map[string]int{
+		"connections": 18000, "connections --tls": 9000, "connections --tls --count 7": 7,
+		"storm": 10000, "storm --tls": 10000, "storm --count 5": 5,
+	} {
+		o, err := parseOptions(strings.Fields(args), nil)
+		if err != nil || o.count != want {
+			t.Errorf("%s: %+v, %v", args, o, err)
+		}
+	}
+	for args, want := range map[string]int{"drain": 10000, "drain --short": 1000, "drain --short --watchers 0": 0} {
+		o, err := parseOptions(strings.Fields(args), nil)
+		if err != nil || o.watchers != want {
+			t.Errorf("%s: %+v, %v", args, o, err)
+		}
+	}
+}
+
 func TestRateOfAScenario(t *testing.T) {
-	for args, want := range map[string]int{"cut": 2000, "mesh": 20000, "mesh --rate 50": 50, "failover": 2000} {
+	for args, want := range map[string]int{"cut": 2000, "mesh": 20000, "mesh --rate 50": 50, "failover": 2000, "stalled": 20, "abuse": 200} {
 		o, err := parseOptions(strings.Fields(args), nil)
 		if err != nil || o.rate != want {
 			t.Errorf("%s: %+v, %v", args, o, err)
@@ -58,7 +83,7 @@ func TestSevered(t *testing.T) {
 
 func TestBadArguments(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                                      "hot-sku, fanout, connections, failover, drain, cut, mesh",
+		"":                                      "hot-sku, fanout, connections, storm, stalled, abuse, failover, drain, cut, mesh",
 		"cold-sku":                              "no scenario",
 		"hot-sku fanout":                        "one scenario",
 		"hot-sku --nonsense":                    "--help",
@@ -81,7 +106,14 @@ func TestBadArguments(t *testing.T) {
 		"failover --rate 0":                     "--rate",
 		"hot-sku --depth 300":                   "--depth 300: want 1 to 256",
 		"hot-sku --rounds 0":                    "--rounds",
-		"hot-sku --duration 1h":                 "--duration",
+		"hot-sku --duration 4h":                 "--duration",
+		"hot-sku --tls":                         "--tls",
+		"fanout --grants":                       "--grants",
+		"hot-sku --grants --spawn 3":            "--spawn 1",
+		"storm --endpoints ws://a":              "node",
+		"drain --over 1ms":                      "--over",
+		"drain --watchers -1":                   "--watchers",
+		"abuse --attacks kindness":              "random frames",
 		"fanout --burst 257":                    "--burst",
 		"fanout --endpoints http:x":             "--endpoints",
 		"fanout --endpoints ws://a --profile .": "--profile",

@@ -32,7 +32,7 @@ func plan(dir string, regions, each int, w *wires) ([]*node, error) {
 		}
 		for i, n := range nodes {
 			at := own * (r*each + i)
-			n.join(dir, name, addrs[at], addrs[at+1], slices.Delete(slices.Clone(seeds), r, r+1))
+			n.join(name, addrs[at], addrs[at+1], slices.Delete(slices.Clone(seeds), r, r+1))
 			if err := n.wire(w, r, regions, addrs[at+1]); err != nil {
 				return nil, err
 			}
@@ -43,10 +43,9 @@ func plan(dir string, regions, each int, w *wires) ([]*node, error) {
 }
 
 // join makes the node one of a mesh; seeds lead to the other regions.
-func (n *node) join(dir, region, wan, link string, seeds []string) {
+func (n *node) join(region, wan, link string, seeds []string) {
 	n.args = append(n.args, "--region", region, "--wan-gossip", wan, "--link-listen", link,
 		"--join-region", strings.Join(seeds, ","), "--drain", drainOver.String(), "--insecure")
-	n.log = filepath.Join(dir, n.name+".log")
 }
 
 // wire has each other region told an address of its own for the node's links.
@@ -90,7 +89,6 @@ func planRegion(dir, name string, count int, p ports) ([]*node, error) {
 			"--listen", own[0], "--admin", own[1], "--gossip", own[2], "--cluster-listen", own[3],
 			"--expect", strconv.Itoa(count), "--join", strings.Join(gossip, ","),
 			"--drain", drainOver.String(), "--insecure") // no certificates: everything stays on loopback
-		n.log = filepath.Join(dir, n.name+".log")
 		nodes = append(nodes, n)
 	}
 	return nodes, nil
@@ -98,5 +96,5 @@ func planRegion(dir, name string, count int, p ports) ([]*node, error) {
 
 func newNode(dir, name string, flags ...string) *node {
 	args := []string{childNode, dir, "--name", name, "--data", filepath.Join(dir, name)}
-	return &node{name: name, args: append(args, flags...)}
+	return &node{name: name, args: append(args, flags...), log: filepath.Join(dir, name+".log")}
 }

@@ -25,6 +25,7 @@ type process struct {
 	addresses
 	cmd   *exec.Cmd
 	stdin io.Closer
+	grace time.Duration // to stop, besides what all have
 	ended chan struct{} // closed when it has ended
 	err   error         // how, once it has
 }
@@ -103,7 +104,7 @@ func (p *process) stop() error {
 		<-p.ended
 		return errors.Join(err, p.err)
 	}
-	late := time.AfterFunc(stopTimeout, func() { _ = p.cmd.Process.Kill() }) // p.err tells
+	late := time.AfterFunc(stopTimeout+p.grace, func() { _ = p.cmd.Process.Kill() }) // p.err tells
 	defer late.Stop()
 	<-p.ended
 	if p.err != nil {

@@ -21,16 +21,22 @@ type report struct {
 	Metrics    numbers              `json:"metrics"`
 	Peers      map[string]numbers   `json:"peers"`
 	Violations []string             `json:"violations"`
+	Marks      map[string]mark      `json:"marks,omitempty"`
 	Rounds     map[string][]float64 `json:"rounds"` // each metric, round by round
 
+	strict     bool   // a mark missed is a violation
 	spawned    string // in words
 	peerRounds map[string]map[string][]float64
 }
 
 func newReport(o *options) *report {
+	var shown []string
+	for _, e := range o.endpoints {
+		shown = append(shown, redacted(e))
+	}
 	return &report{
-		Scenario: o.scenario, Spawn: o.spawn, Endpoints: o.endpoints, Machine: describeMachine(o.dir),
-		Metrics: numbers{}, Peers: map[string]numbers{}, Violations: []string{},
+		Scenario: o.scenario, Spawn: o.spawn, Endpoints: shown, Machine: describeMachine(o.dir),
+		Metrics: numbers{}, Peers: map[string]numbers{}, Violations: []string{}, Marks: map[string]mark{}, strict: o.strict,
 		Rounds: map[string][]float64{}, spawned: describeSpawn(o.regions, o.each), peerRounds: map[string]map[string][]float64{},
 	}
 }
@@ -44,6 +50,7 @@ func (r *report) add(from *round) {
 		addRound(r.peerRounds[name], r.Peers[name], n)
 	}
 	r.Violations = append(r.Violations, from.violations...)
+	maps.Copy(r.Marks, from.marks)
 }
 
 func addRound(rounds map[string][]float64, medians, n numbers) {
@@ -70,6 +77,7 @@ func (r *report) print(out io.Writer) {
 		printMetrics(w, name+" ", r.peerRounds[name])
 	}
 	w.Flush()
+	r.printMarks(out)
 	for _, v := range r.Violations {
 		fmt.Fprintf(out, "VIOLATION %s\n", v)
 	}

@@ -22,7 +22,13 @@ type needs struct {
 	spawn         string // where nothing is said
 	regions, each int    // the least, of its own
 	why           string // continues the scenario's name
-	rate          int    // where nothing is said; 0: the flag's default
+	once          bool   // one round, where nothing is said
+	profile       bool   // of its own node, which runs all the time
+	tls, grants   bool   // it knows how
+
+	// Where nothing is said; 0: the flags' defaults.
+	rate, count     int
+	duration, short time.Duration
 }
 
 // own reports whether the scenario does something to its nodes that running ones must
@@ -30,17 +36,25 @@ type needs struct {
 func (n needs) own() bool { return n.each > 0 }
 
 var (
-	ownRegion = needs{spawn: "3", regions: 1, each: 3, why: "ends nodes and starts them again, which takes a region of its own"}
-	ownMesh   = needs{spawn: "3x1", regions: 2, each: 1, why: "cuts the links between regions, which takes a mesh of its own"}
-	fastMesh  = needs{spawn: "3x1", regions: 2, each: 1, why: "compares a region that is linked with one that is not, both its own", rate: 20000}
+	ownRegion = needs{spawn: "3", regions: 1, each: 3, once: true, why: "ends nodes and starts them again, which takes a region of its own"}
+	ownMesh   = needs{spawn: "3x1", regions: 2, each: 1, once: true, profile: true, why: "cuts the links between regions, which takes a mesh of its own"}
+	fastMesh  = needs{spawn: "3x1", regions: 2, each: 1, once: true, profile: true, why: "compares a region that is linked with one that is not, both its own", rate: 20000}
+
+	idleNode    = needs{tls: true, duration: 30 * time.Second} // longer than a heartbeat
+	stormNode   = needs{spawn: "1", regions: 1, each: 1, tls: true, count: 10000, why: "fills a node, which has to be its own"}
+	stalledNode = needs{spawn: "1", regions: 1, each: 1, once: true, profile: true, rate: 20, why: "lets connections to a node stall, which has to be its own"}
+	abusedNode  = needs{spawn: "1", regions: 1, each: 1, once: true, profile: true, tls: true, rate: 200, duration: 20 * time.Second, short: 6 * time.Second, why: "abuses a node, which has to be its own"}
 )
 
 var scenarios = []scenario{
-	{"hot-sku", "sells of one SKU over pipelined connections, as fast as they are answered and at half of that", hotSKU, needs{}},
+	{"hot-sku", "sells of one SKU over pipelined connections, as fast as they are answered and at half of that", hotSKU, needs{grants: true}},
 	{"fanout", "one SKU (and bursts of SKUs) changing before many subscribers, next to a bare write loop", fanout, needs{}},
-	{"connections", "idle connections: memory and CPU of each, handshakes per second", connections, needs{}},
+	{"connections", "idle connections: memory and CPU of each, handshakes per second", connections, idleNode},
+	{"storm", "many connections arrive at once: all are served or told when to come back", storm, stormNode},
+	{"stalled", "a tenth of the readers stops reading: what the others notice, and what becomes of them", stalled, stalledNode},
+	{"abuse", "broken and hostile clients beside honest ones: what those notice, and what it costs the node", abuse, abusedNode},
 	{"failover", "the node that decides is killed under load: time until the others do, and what got lost", failover, ownRegion},
-	{"drain", "a rolling restart under load: nothing may fail", drain, ownRegion},
+	{"drain", "a node full of watchers is left, then a rolling restart under load: nothing may fail", drain, ownRegion},
 	{"cut", "a region loses its links under load: every region sells on, and nothing is sold twice", cut, ownMesh},
 	{"mesh", "a linked region next to the same region alone, how soon a peer's watchers know, bytes on the links", mesh, fastMesh},
 }
@@ -64,13 +78,14 @@ type round struct {
 
 	numbers    numbers
 	peers      map[string]numbers
+	marks      map[string]mark
 	violations []string
 }
 
 func newRound(o *options, n int, t *target, p *progress) *round {
 	return &round{
 		options: o, name: fmt.Sprintf("round %d/%d", n, o.rounds), id: strings.ToLower(rand.Text()[:10]),
-		target: t, progress: p, numbers: numbers{}, peers: map[string]numbers{},
+		target: t, progress: p, numbers: numbers{}, peers: map[string]numbers{}, marks: map[string]mark{},
 	}
 }
 
@@ -107,6 +122,7 @@ func measure(ctx context.Context, o *options, p *progress) (*report, error) {
 		}
 		rep.add(r)
 	}
+	rep.judge()
 	return rep, nil
 }
 

@@ -19,12 +19,16 @@ func connections(ctx context.Context, r *round) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, gen.close()) }()
+	secure := newSecureCrowd()
+	defer func() {
+		secure.close()
+		err = errors.Join(err, gen.close())
+	}()
 	before, err := r.settledMemory(ctx, gen)
 	if err != nil {
 		return err
 	}
-	if err := r.ramp(ctx, gen); err != nil {
+	if err := r.ramp(ctx, gen, secure); err != nil {
 		return err
 	}
 	after, err := r.settledMemory(ctx, gen)
@@ -33,9 +37,24 @@ func connections(ctx context.Context, r *round) (err error) {
 	}
 	if before > 0 {
 		r.numbers["rss_bytes_per_connection"] = float64(after-before) / float64(r.count)
+		r.mark("rss_bytes_per_connection", atMost, r.rssMax())
 		r.numbers["rss_before_bytes"], r.numbers["rss_after_bytes"] = float64(before), float64(after)
 	}
-	return r.hold(ctx, gen)
+	return errors.Join(r.hold(ctx, gen), secure.fault())
+}
+
+// Marks of idle connections.
+const (
+	plainRSSMax  = 0.45 * 1024
+	secureRSSMax = 10 * 1024
+	idleCPUMaxUS = 1 // per second and connection
+)
+
+func (r *round) rssMax() float64 {
+	if r.tls {
+		return secureRSSMax
+	}
+	return plainRSSMax
 }
 
 // Files that are open besides connections: ours, and what a node keeps back.
@@ -62,10 +81,26 @@ func (r *round) checkCount() error {
 }
 
 // ramp opens the connections. Pings are answered on the way.
-func (r *round) ramp(ctx context.Context, gen *generator) error {
+func (r *round) ramp(ctx context.Context, gen *generator, secure *secureCrowd) (err error) {
 	r.progress.counted(fmt.Sprintf("%s: opening %d connections", r.name, r.count), r.count)
-	begin := time.Now()
-	err := dialAll(ctx, r.target, r.count, func(i int, d *dialed) error {
+	begin, from := time.Now(), r.times()
+	if r.tls {
+		dial := func(ctx context.Context, i int) (*secureConn, error) { return dialSecure(ctx, r.target, i) }
+		err = inParallel(ctx, r.count, dial, func(i int, s *secureConn) error {
+			secure.add(s)
+			r.progress.at(int64(i))
+			return nil
+		})
+	} else {
+		err = r.rampPlain(ctx, gen)
+	}
+	r.numbers["handshakes_per_second"] = float64(r.count) / time.Since(begin).Seconds()
+	r.putCPU(from, int64(r.count), "handshake")
+	return err
+}
+
+func (r *round) rampPlain(ctx context.Context, gen *generator) error {
+	return dialAll(ctx, r.target, r.count, func(i int, d *dialed) error {
 		if _, err := gen.add(d, deaf{}); err != nil {
 			return err
 		}
@@ -75,8 +110,6 @@ func (r *round) ramp(ctx context.Context, gen *generator) error {
 		}
 		return gen.turn(0)
 	})
-	r.numbers["handshakes_per_second"] = float64(r.count) / time.Since(begin).Seconds()
-	return err
 }
 
 // deaf is a receiver that nothing is said to.
@@ -144,6 +177,7 @@ func (r *round) hold(ctx context.Context, gen *generator) error {
 	if from.known && to.known {
 		busy := float64((to.node - from.node).Microseconds())
 		r.numbers["idle_cpu_us_per_second_per_connection"] = busy / to.at.Sub(from.at).Seconds() / float64(r.count)
+		r.mark("idle_cpu_us_per_second_per_connection", atMost, idleCPUMaxUS)
 	}
 	return nil
 }

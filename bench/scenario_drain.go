@@ -11,8 +11,14 @@ import (
 // elsewhere.
 const drainOver = 2 * time.Second
 
-// drain ends each node in good order and starts it again: a rolling restart.
+// drain has watchers leave a node that is full of them, then ends each node in good
+// order and starts it again: a rolling restart.
 func drain(ctx context.Context, r *round) error {
+	if r.watchers > 0 {
+		if err := r.drainWatchers(ctx); err != nil {
+			return err
+		}
+	}
 	var stops []float64 // ms
 	err := r.withstand(ctx, func(ctx context.Context, t *trial) error {
 		for i, n := range r.target.nodes {

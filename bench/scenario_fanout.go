@@ -8,8 +8,6 @@ import (
 	"net"
 	"os"
 	"time"
-
-	"github.com/stockmesh/stockmesh/protocol"
 )
 
 // Kinds of change.
@@ -23,7 +21,8 @@ const (
 type stage struct {
 	*audience
 	change func(kind int) error
-	idle   func() bool // every change has been answered
+	idle   func() bool      // every change has been answered
+	ready  func(n int) bool // so many commands more may be under way; nil: any number
 
 	delivered [kinds]int64
 	took      [kinds]time.Duration
@@ -52,32 +51,11 @@ func fanout(ctx context.Context, r *round) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	err = r.profiled(2*kinds*r.duration, func() error { return r.alternate(ctx, node, floor) })
-	if err != nil {
+	if err := r.alternate(ctx, node, floor); err != nil {
 		return err
 	}
 	r.putFanout(node, floor)
-	return nil
-}
-
-// driver is the connection that changes stock.
-type driver struct {
-	conn     *conn
-	audience *audience
-	next     uint64
-	asked    int64
-	answered int64
-}
-
-// received implements receiver.
-func (d *driver) received(_ *conn, message []byte) {
-	switch _, result := scanReply(message); result {
-	case acked:
-		d.answered++
-	case refused, malformed:
-		d.answered++
-		d.audience.fault("adjust: %.300s", message)
-	}
+	return r.fanoutOverlapping(ctx, node, floor, texts)
 }
 
 func (r *round) openNodeStage(ctx context.Context, gen *generator) (*stage, error) {
@@ -91,9 +69,7 @@ func (r *round) openNodeStage(ctx context.Context, gen *generator) (*stage, erro
 		if err != nil {
 			return err
 		}
-		subscribe := protocol.Command{Op: protocol.OpSubscribe, ID: []byte("1"), SKUs: skus, Locations: []string{protocol.DefaultLocation}}
-		c.out = appendClientFrame(c.out, opText, c.mask, protocol.AppendJSON(nil, &subscribe))
-		return c.flush()
+		return c.subscribe(skus, "", 0)
 	})
 	if err != nil {
 		return nil, err
@@ -112,33 +88,26 @@ func (r *round) skus() []string {
 	return skus
 }
 
+// openDriver connects what changes the stock that an audience hears of.
 func (r *round) openDriver(ctx context.Context, gen *generator, a *audience, skus []string) (*stage, error) {
-	dialed, err := dial(ctx, r.target.endpoint(0))
+	d, err := r.newDriver(ctx, gen, skus, a.fault)
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{audience: a, next: numberMin}
-	if d.conn, err = gen.add(dialed, d); err != nil {
-		return nil, err
-	}
-	var adjusts []string
-	for _, sku := range skus {
-		adjusts = append(adjusts, fmt.Sprintf(`{"op":"adjust","id":#,"key":"%s-#","sku":"%s","delta":1}`, r.id, sku))
-	}
-	templates := [kinds]*template{newTemplate(d.conn.mask, adjusts[0]), newTemplate(d.conn.mask, adjusts...)}
-	changed := [kinds][]string{skus[:1], skus}
 	change := func(kind int) error {
-		for _, sku := range changed[kind] {
+		n := r.changed(kind)
+		for _, sku := range skus[:n] {
 			a.expect[sku]++
 		}
-		n := len(changed[kind])
-		d.conn.out = templates[kind].append(d.conn.out, d.next)
-		d.next += uint64(n)
-		d.asked += int64(n)
-		return d.conn.flush()
+		return d.change(n)
 	}
-	return newStage(a, change, func() bool { return d.answered == d.asked }), nil
+	s := newStage(a, change, d.idle)
+	s.ready = d.ready
+	return s, nil
 }
+
+// changed is how many SKUs a change of a kind touches.
+func (r *round) changed(kind int) int { return [kinds]int{1, r.burst}[kind] }
 
 func newStage(a *audience, change func(int) error, idle func() bool) *stage {
 	s := &stage{audience: a, change: change, idle: idle}
@@ -216,8 +185,8 @@ func openFloorDriver(ctx context.Context, floor string, texts [kinds][]byte) (ch
 const phaseSlices = 4
 
 func (r *round) alternate(ctx context.Context, node, floor *stage) error {
-	for kind, name := range []string{"single changes", fmt.Sprintf("bursts of %d", r.burst)} {
-		r.phase(name+", the node and a bare write loop in turn", 2*r.duration)
+	for kind := range kinds {
+		r.phase(r.kindName(kind)+", the node and a bare write loop in turn", 2*r.duration)
 		begin := time.Now()
 		for i := range phaseSlices {
 			for j := range 2 {
@@ -250,7 +219,7 @@ func (r *round) slice(ctx context.Context, s *stage, kind int, began time.Time) 
 // exactly once.
 func (r *round) changeOnce(ctx context.Context, s *stage, kind int) error {
 	before := s.subscribers[0].items
-	each := int64([kinds]int{1, r.burst}[kind])
+	each := int64(r.changed(kind))
 	goal := s.items + each*int64(len(s.subscribers))
 	s.gen.tick()
 	s.sentAt, s.fresh = s.gen.now, true
@@ -295,7 +264,7 @@ func (r *round) await(ctx context.Context, gen *generator, done func() bool) err
 const bareWrite = "bare-write"
 
 func (r *round) putFanout(node, floor *stage) {
-	for kind, prefix := range []string{"", "burst_"} {
+	for kind, prefix := range kindPrefixes {
 		ours, bare := node.rate(kind), floor.rate(kind)
 		r.numbers[prefix+"delivered_per_second"] = ours
 		r.numbers[prefix+"floor_ratio"] = ours / max(bare, 1)

@@ -10,6 +10,8 @@ import (
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
+const hotPrefix = "bench-hot-"
+
 // opening is more than any run can sell.
 const opening = 1 << 40
 
@@ -20,12 +22,15 @@ func warmUp(length time.Duration) time.Duration { return min(time.Second, length
 // at half of that rate, and compares the stock with the answers. In a mesh, the
 // clients are everywhere and the stock is entered in one region.
 func hotSKU(ctx context.Context, r *round) (err error) {
-	sku := "bench-hot-" + r.id
+	sku := hotPrefix + r.id
 	gen, err := newGenerator()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, gen.close()) }()
+	if r.grants {
+		return r.compareGrants(ctx, gen)
+	}
 	l := newLoad(gen)
 	if err := r.openLoad(ctx, l, sku); err != nil {
 		return err

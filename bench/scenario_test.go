@@ -53,8 +53,14 @@ func TestScenarios(t *testing.T) {
 		peer    string
 	}{
 		{"hot-sku --connections 8 --depth 8", "acked_per_second p50_ms p99_ms half_acked_per_second half_p50_ms half_p99_ms", "node_cpu_us_per_command", ""},
-		{"fanout --subscribers 50 --burst 4", "delivered_per_second floor_ratio p50_ms p99_ms burst_delivered_per_second burst_floor_ratio", "", bareWrite},
+		{"hot-sku --connections 8 --depth 8 --grants", "acked_per_second p99_ms grants_ratio", "", withoutTokens},
+		{"fanout --subscribers 50 --burst 4 --duration 400ms", "delivered_per_second floor_ratio p50_ms p99_ms burst_delivered_per_second burst_floor_ratio stream_per_second stream_floor_ratio half_p99_ms burst_half_delivered_items", "", bareWrite},
 		{"connections --count 300", "handshakes_per_second", "rss_bytes_per_connection", ""},
+		{"connections --count 100 --tls", "handshakes_per_second", "rss_bytes_per_connection", ""},
+		{"storm --count 1000", "handshakes_per_second handshake_p99_ms served crowded_served crowded_told", "node_cpu_us_per_handshake", ""},
+		{"storm --count 100 --tls", "handshakes_per_second handshake_p99_ms", "", ""},
+		{"abuse --duration 3s --connections 4", "attacks p99_ms push_p99_ms", "rss_growth_max_bytes", ""},
+		{"abuse --duration 3s --connections 4 --tls --rate 50", "attacks p99_ms push_p99_ms", "", ""},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			result, err := runScenario(t, strings.Fields(c.args)...)

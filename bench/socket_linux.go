@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"syscall"
 	"time"
 )
@@ -17,6 +18,7 @@ type socket struct {
 	token  int32
 	poller *poller // nil: not added
 	unsent []byte
+	paused bool // it is not read from
 }
 
 // adopt takes a connection away from package net.
@@ -38,6 +40,55 @@ func adopt(nc *net.TCPConn) (*socket, error) {
 	}
 	// The duplicate stays open, and non-blocking.
 	return s, nc.Close()
+}
+
+// bindAddressNoPort (IP_BIND_ADDRESS_NO_PORT of ip(7)) leaves the choice of a port to
+// connect, which knows the peer, so that one port serves towards many.
+const bindAddressNoPort = 24
+
+// connect begins a connection from one of our addresses and doesn't wait for it. The
+// greeting is sent as soon as it stands, once a poller has the socket.
+func connect(from netip.Addr, to netip.AddrPort, greeting []byte) (*socket, error) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{fd: fd, unsent: greeting}
+	err = errors.Join(
+		syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1}), // closed means reset
+		syscall.SetsockoptInt(fd, syscall.SOL_IP, bindAddressNoPort, 1),
+		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: from.As4()}))
+	if err == nil {
+		err = syscall.Connect(fd, &syscall.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	}
+	if err != nil && err != syscall.EINPROGRESS {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// What a reader of little memory behind an Ethernet has: over loopback, with segments of
+// 64 KB, the kernel would buffer megabytes for somebody who doesn't read.
+const (
+	narrowSegment = 1460
+	narrowBuffer  = 8 << 10
+)
+
+// narrow is a socketOption.
+func narrow(_, _ string, c syscall.RawConn) error {
+	var err error
+	controlErr := c.Control(func(fd uintptr) {
+		err = errors.Join(
+			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, narrowSegment),
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, narrowBuffer))
+	})
+	return errors.Join(controlErr, err)
+}
+
+// pause stops or resumes the reading of a socket that a poller has.
+func (s *socket) pause(on bool) error {
+	s.paused = on
+	return s.poller.interest(s, syscall.EPOLL_CTL_MOD)
 }
 
 // send writes b; what the socket doesn't take now is written as it takes more.
@@ -131,6 +182,9 @@ func (p *poller) remove(s *socket) error {
 
 func (p *poller) interest(s *socket, op int) error {
 	event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: s.token}
+	if s.paused {
+		event.Events = 0
+	}
 	if len(s.unsent) > 0 {
 		event.Events |= syscall.EPOLLOUT
 	}
@@ -164,7 +218,7 @@ func (p *poller) serve(e *syscall.EpollEvent, got func(int, []byte, error)) {
 			return
 		}
 	}
-	if e.Events&^syscall.EPOLLOUT == 0 {
+	if e.Events&^syscall.EPOLLOUT == 0 || s.paused && e.Events&syscall.EPOLLERR == 0 {
 		return
 	}
 	n, err := syscall.Read(s.fd, p.buf)

@@ -5,6 +5,9 @@ package main
 import (
 	"errors"
 	"net"
+	"net/netip"
+	"sync"
+	"syscall"
 	"time"
 )
 
@@ -13,9 +16,39 @@ import (
 type socket struct {
 	nc    *net.TCPConn
 	token int
+
+	paused bool
+	gate   sync.Mutex // held while it is paused
 }
 
 func adopt(nc *net.TCPConn) (*socket, error) { return &socket{nc: nc}, nil }
+
+// connect is not at once here: it waits until the connection stands.
+func connect(from netip.Addr, to netip.AddrPort, greeting []byte) (*socket, error) {
+	nc, err := net.DialTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), net.TCPAddrFromAddrPort(to))
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{nc: nc}
+	if err := errors.Join(nc.SetLinger(0), s.send(greeting)); err != nil {
+		return nil, errors.Join(err, nc.Close())
+	}
+	return s, nil
+}
+
+// narrow is a socketOption; here, what the kernel buffers is left alone.
+func narrow(_, _ string, _ syscall.RawConn) error { return nil }
+
+// pause stops or resumes the reading of a socket that a poller has.
+func (s *socket) pause(on bool) error {
+	s.paused = on
+	if on {
+		s.gate.Lock()
+	} else {
+		s.gate.Unlock()
+	}
+	return nil
+}
 
 func (s *socket) send(b []byte) error {
 	_, err := s.nc.Write(b)
@@ -62,6 +95,8 @@ func (p *poller) remove(s *socket) error {
 func (p *poller) read(s *socket) {
 	for {
 		b := make([]byte, readBytes)
+		s.gate.Lock()
+		s.gate.Unlock() //nolint:staticcheck // waits while it is paused
 		n, err := s.nc.Read(b)
 		select {
 		case p.arrivals <- arrival{s.token, b[:n], err}:

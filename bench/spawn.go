@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"time"
 )
 
 // target is what a round measures: nodes of its own or running ones. Those of a mesh
@@ -16,6 +18,10 @@ type target struct {
 	each      int     // nodes of a region
 	dir       string  // theirs
 	wires     *wires  // that the regions' links lead through; nil: none
+
+	token   string      // that clients send; "": none
+	secure  *tls.Config // for dialling the nodes themselves; nil: they are plain
+	tunnels []*tunnel   // that endpoints lead to where the nodes are not plain
 }
 
 // openTarget starts the nodes of a round and waits until each is ready and hears all
@@ -50,13 +56,13 @@ func spawn(ctx context.Context, o *options, w *wires, p *progress) (*target, err
 		return t, err
 	}
 	t.nodes = nodes
+	if err := t.equip(o); err != nil {
+		return t, err
+	}
 	if err := t.start(ctx, p); err != nil {
 		return t, err
 	}
-	for _, n := range t.nodes {
-		t.endpoints = append(t.endpoints, "ws://"+n.Public+"/v1/ws")
-	}
-	return t, nil
+	return t, t.reach(ctx)
 }
 
 // start starts all nodes at once, as those of a region wait for each other.
@@ -109,6 +115,9 @@ func (t *target) pids() []int {
 
 // close ends all nodes at once and removes what they kept.
 func (t *target) close() error {
+	for _, w := range t.tunnels {
+		w.close()
+	}
 	errs := make([]error, len(t.nodes))
 	var stops sync.WaitGroup
 	for i, n := range t.nodes {
@@ -130,7 +139,8 @@ type node struct {
 	*process // nil while it is down
 	name     string
 	args     []string
-	log      string // file of what it says on stderr; "": our own
+	grace    time.Duration // how much longer than others it may take to stop
+	log      string        // file of what it says on stderr; "": our own
 }
 
 // start starts the node, again if it was ended, and waits until it is ready.
@@ -148,6 +158,7 @@ func (n *node) start(ctx context.Context) error {
 	if err != nil {
 		return n.explain(err)
 	}
+	p.grace = n.grace
 	n.process = p
 	return nil
 }

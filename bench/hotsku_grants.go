@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	withoutTokens  = "without-tokens"
+	grantsTurn     = 500 * time.Millisecond
+	grantsRatioMin = 0.95
+)
+
+// grantsSide is a node with its load.
+type grantsSide struct {
+	*round
+	load  *load
+	sku   string
+	rates []float64 // of each turn: acknowledged per second
+	ages  latencies
+}
+
+// compareGrants sells on a node whose clients have tokens of restricted grants, and on
+// one that asks nobody, by turns.
+func (r *round) compareGrants(ctx context.Context, gen *generator) (err error) {
+	o := *r.options
+	o.grants = false
+	plain, err := spawn(ctx, &o, nil, r.progress)
+	if plain != nil {
+		defer func() { err = errors.Join(err, plain.close()) }()
+	}
+	if err != nil {
+		return err
+	}
+	sides := [2]*grantsSide{}
+	for i, t := range []*target{r.target, plain} {
+		one := *r
+		one.target = t
+		s := &grantsSide{round: &one, load: newLoad(gen), sku: hotPrefix + r.id, ages: newLatencies()}
+		if err := one.openLoad(ctx, s.load, s.sku); err != nil {
+			return err
+		}
+		sides[i] = s
+	}
+	r.phase(fmt.Sprintf("%d connections, %d commands each under way, with tokens and without in turn", r.connections, r.depth), 2*r.duration)
+	err = r.profiled(2*r.duration, func() error { return r.grantTurns(ctx, sides) })
+	if err != nil {
+		return err
+	}
+	r.putGrants(sides[0], sides[1])
+	for _, s := range sides {
+		s.violations = nil
+		if err := s.checkSales(ctx, s.load, s.sku); err != nil {
+			return err
+		}
+		r.violations = append(r.violations, s.violations...)
+	}
+	return nil
+}
+
+func (r *round) grantTurns(ctx context.Context, sides [2]*grantsSide) error {
+	began := time.Now()
+	step := func() { r.progress.since(began) }
+	turns := max(phaseSlices, int(r.duration/grantsTurn))
+	for i := range turns + 1 {
+		for j := range sides {
+			s := sides[(i+j)%2]
+			if err := s.turn(ctx, r.duration/time.Duration(turns), step); err != nil {
+				return err
+			}
+		}
+		if i == 0 { // the first turn of both has been to warm up
+			for _, s := range sides {
+				s.rates = nil
+				s.ages.h.Reset()
+			}
+		}
+	}
+	return nil
+}
+
+func (s *grantsSide) turn(ctx context.Context, length time.Duration, step func()) error {
+	s.load.ages.h.Reset()
+	acked, began := s.load.acked, time.Now()
+	if err := s.load.saturate(ctx, s.depth, length, step); err != nil {
+		return err
+	}
+	s.rates = append(s.rates, float64(s.load.acked-acked)/time.Since(began).Seconds())
+	s.ages.h.Merge(s.load.ages.h)
+	return s.settle(ctx, s.load)
+}
+
+func (r *round) putGrants(with, without *grantsSide) {
+	var ratios []float64
+	for i, rate := range with.rates {
+		ratios = append(ratios, rate/max(without.rates[i], 1))
+	}
+	ratio := spreadOf(ratios)
+	r.numbers["grants_ratio"], r.numbers["grants_ratio_lowest"], r.numbers["grants_ratio_highest"] = ratio.median, ratio.low, ratio.high
+	r.mark("grants_ratio", atLeast, grantsRatioMin)
+	r.numbers["acked_per_second"] = spreadOf(with.rates).median
+	r.peer(withoutTokens)["acked_per_second"] = spreadOf(without.rates).median
+	with.ages.put(r.numbers, "")
+	without.ages.put(r.peer(withoutTokens), "")
+}
