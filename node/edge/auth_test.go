@@ -355,3 +355,21 @@ func TestWhoMayDoWhat(t *testing.T) {
 		})
 	}
 }
+
+// A client that hasn't said who it is gets no room for large messages, one that has
+// does, also in the message after its auth.
+func TestLargeMessagesOfStrangers(t *testing.T) {
+	f := startGuarded(t)
+	large := `{"op":"ping","id":"` + strings.Repeat("x", 5<<10) + `"}`
+	stranger := f.dial()
+	stranger.send(large)
+	stranger.wantClose(protocol.CloseTooLarge)
+	p := f.dial()
+	p.send(`{"op":"auth","token":"all"}`)
+	p.send(large)
+	for range 2 {
+		if m := p.reply(); m.Error != nil {
+			t.Error(m.Error)
+		}
+	}
+}

@@ -91,7 +91,7 @@ type inflater struct {
 	out    []byte
 }
 
-var errInflated = &fault{protocol.CloseTooLarge, "message is larger than 64 KiB when decompressed"}
+var errInflated = &fault{protocol.CloseTooLarge, "message is larger than its limit when decompressed"}
 
 // inflate decompresses a message, which is good until the next call. It reads one
 // byte past the limit and no further.

@@ -3,6 +3,7 @@ package edge
 import (
 	"bytes"
 	"encoding/binary"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
@@ -92,7 +93,7 @@ func (c *conn) checkHeader(h ws.Header, limit int) *fault {
 	case h.OpCode != ws.OpContinuation && byte(h.OpCode) != c.op():
 		return &fault{protocol.CloseUnsupportedData, c.codec.Subprotocol() + " has messages of the other type"}
 	case h.Length > int64(limit-kept):
-		return &fault{protocol.CloseTooLarge, "message is larger than 64 KiB"}
+		return &fault{protocol.CloseTooLarge, "message is larger than " + strconv.Itoa(limit) + " bytes"}
 	case count >= fragmentsMax:
 		return &fault{protocol.CloseTooLarge, "message has too many fragments"}
 	}
@@ -121,6 +122,17 @@ func (l *loop) frames(c *conn, b []byte) {
 	}
 }
 
+// strangerBytesMax is for messages of clients that haven't said who they are: room for
+// an auth command.
+const strangerBytesMax = 4 << 10
+
+func (l *loop) messageMax(c *conn) int {
+	if l.config.Guard != nil && !c.known() {
+		return strangerBytesMax
+	}
+	return protocol.MessageBytesMax
+}
+
 // parse handles the complete frames in b and returns the rest.
 func (l *loop) parse(c *conn, b []byte) (rest []byte) {
 	for c.state == stateOpen && !c.checking() {
@@ -128,7 +140,7 @@ func (l *loop) parse(c *conn, b []byte) (rest []byte) {
 		if !ok {
 			return b
 		}
-		if f := c.checkHeader(h, protocol.MessageBytesMax); f != nil {
+		if f := c.checkHeader(h, l.messageMax(c)); f != nil {
 			l.close(c, f.code, f.reason)
 			return nil
 		}
@@ -190,7 +202,7 @@ func firstByte(h ws.Header) byte { return byte(h.OpCode) | h.Rsv<<4 }
 func (l *loop) whole(c *conn, first byte, payload []byte) {
 	if first&rsv1 != 0 {
 		var f *fault
-		if payload, f = l.inflater.inflate(payload, protocol.MessageBytesMax); f != nil {
+		if payload, f = l.inflater.inflate(payload, l.messageMax(c)); f != nil {
 			l.close(c, f.code, f.reason)
 			return
 		}
