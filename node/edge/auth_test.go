@@ -360,7 +360,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 // does, also in the message after its auth.
 func TestLargeMessagesOfStrangers(t *testing.T) {
 	f := startGuarded(t)
-	large := `{"op":"ping","id":"` + strings.Repeat("x", 5<<10) + `"}`
+	large := `{"op":"ping","more":"` + strings.Repeat("x", 5<<10) + `"}`
 	stranger := f.dial()
 	stranger.send(large)
 	stranger.wantClose(protocol.CloseTooLarge)

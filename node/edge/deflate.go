@@ -96,9 +96,11 @@ var errInflated = &fault{protocol.CloseTooLarge, "message is larger than its lim
 // inflate decompresses a message, which is good until the next call. It reads one
 // byte past the limit and no further.
 func (f *inflater) inflate(payload []byte, limit int) ([]byte, *fault) {
-	if f.out == nil {
-		f.out = make([]byte, 0, limit+1)
+	if f.reader == nil {
 		f.reader = flate.NewReader(&f.source)
+	}
+	if cap(f.out) <= limit {
+		f.out = make([]byte, 0, limit+1)
 	}
 	f.in = append(append(f.in[:0], payload...), deflateTail...)
 	f.source.Reset(f.in)
