@@ -88,6 +88,18 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// dataDir is TempDir for a server of several: the engine may still be deleting a
+// replica's files for a moment after it was shut down.
+func dataDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bus") //nolint:usetesting // its removal doesn't wait
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { eventually(t, "the data is removed", func() bool { return os.RemoveAll(dir) == nil }) })
+	return dir
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	for name, c := range map[string]Config{
 		"no dir":         {Name: "x"},

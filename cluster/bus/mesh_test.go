@@ -34,7 +34,7 @@ func newSite(t testing.TB, name string, n int, change ...func(*Config)) *site {
 	s.secrets.Store(&[]string{"secret"})
 	addrs := freeAddrs(t, 2*n)
 	for i := range n {
-		c := Config{Dir: t.TempDir(), Name: fmt.Sprintf("n%d", i), Mesh: &Mesh{
+		c := Config{Dir: dataDir(t), Name: fmt.Sprintf("n%d", i), Mesh: &Mesh{
 			Region: name, Listen: addrs[n+i], Secrets: func() []string { return *s.secrets.Load() },
 		}}
 		if n > 1 {

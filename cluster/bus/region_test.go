@@ -42,7 +42,7 @@ func newRegion(t testing.TB, n int, change ...func(*Config)) *region {
 }
 
 func (r *region) member(name, listen string, routes []string) *member {
-	c := Config{Dir: r.t.TempDir(), Name: name, Region: &Region{
+	c := Config{Dir: dataDir(r.t), Name: name, Region: &Region{
 		Name: "eu", Listen: listen, Routes: routes, Replicas: 3,
 	}}
 	r.change(&c)
