@@ -8,8 +8,8 @@ import (
 
 // A storm of connections leaves garbage behind, of their handshakes and of those that
 // went. Go collects it when as much again has been allocated, which idle connections
-// never do, and keeps the memory from the system for minutes: with TLS that is more
-// than half of what the connections take. So when a storm is over, it is collected at
+// never do, and keeps the memory from the system for minutes: half of what plain
+// connections take and a third with TLS. So when a storm is over, it is collected at
 // once.
 const (
 	stormMin  = 1000 // connections that came and went; less isn't worth a collection
