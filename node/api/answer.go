@@ -1,6 +1,8 @@
 package api
 
 import (
+	"bufio"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -29,6 +31,16 @@ type recorder struct {
 
 // Unwrap lets http.ResponseController find the connection's deadlines.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Hijack implements http.Hijacker. Only what is answered with 200 takes its connection
+// over.
+func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.status = http.StatusOK
+	}
+	return conn, rw, err
+}
 
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 {

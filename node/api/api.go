@@ -64,8 +64,8 @@ type Config struct {
 	AuthTimeout   time.Duration // checking one token; default 5 s
 	AnswerTimeout time.Duration // a submitted call without answer is then reported as unknown; default 30 s
 	BodyTimeout   time.Duration // reading one request body; default 30 s
-	WriteTimeout  time.Duration // one write to a stream's reader; default 10 s
-	Heartbeat     time.Duration // between a stream's heartbeats; default 15 s
+	WriteTimeout  time.Duration // one write, of at most 64 items, to a stream's reader, who is left after it; default 10 s
+	Heartbeat     time.Duration // between a stream's heartbeats, two of which it takes to notice that a reader has left; default 15 s
 	WaitMax       time.Duration // the longest wait_ms of a long poll; default 60 s
 }
 
@@ -129,7 +129,7 @@ func New(cfg Config) *API {
 		anybody: protocol.Anybody(),
 		audit:   &audit{log: cfg.Logger},
 		guests:  visitors,
-		hub:     newHub(cfg.Ledger, visitors),
+		hub:     newHub(cfg.Ledger, visitors, newCrew(cfg.Heartbeat)),
 	}
 	for _, o := range cfg.Origins {
 		a.origins[strings.ToLower(o)] = true
@@ -139,8 +139,8 @@ func New(cfg Config) *API {
 	return a
 }
 
-// Drain ends all streams and long polls, so that http.Server.Shutdown finishes,
-// and stops watching the ledger. Other requests are served as before. A second
+// Drain ends all streams and long polls and stops watching the ledger. Streams have
+// ended when it returns, which http.Server.Shutdown would not wait for. Other requests are served as before. A second
 // call does nothing.
 func (a *API) Drain() { a.hub.close() }
 
@@ -148,6 +148,21 @@ func (a *API) Drain() { a.hub.close() }
 // seconds even where a reader has stalled. It is for revocations; expiry is noticed
 // without it.
 func (a *API) Recheck() { a.guests.recheck() }
+
+// Evict ends the n streams of a subject that were opened last, and returns how many
+// there were. It doesn't wait for their end, which takes seconds at most, and never
+// counts a stream twice.
+func (a *API) Evict(subject string, n int) (ended int) {
+	for _, s := range a.hub.crew.newest(subject) {
+		if ended >= n {
+			break
+		}
+		if s.end() {
+			ended++
+		}
+	}
+	return ended
+}
 
 // ServeHTTP implements http.Handler.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -188,7 +203,7 @@ func (a *API) dispatch(w http.ResponseWriter, r *http.Request, rt *route, params
 		if err := a.letIn(w, req, rt); err != nil {
 			return err
 		}
-		defer req.account.Release()
+		defer req.release()
 	}
 	if unmatched != nil {
 		if unmatched.Code == protocol.CodeMethodNotAllowed {

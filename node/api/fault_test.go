@@ -3,12 +3,11 @@ package api
 import (
 	"bytes"
 	"context"
-	"errors"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -139,6 +138,8 @@ func TestMetrics(t *testing.T) {
 	f.do("GET", "/v1/stock/A", "")
 	f.do("GET", "/v1/stock/B", "")
 	f.do("GET", "/nowhere/B", "")
+	r := f.stream(f.serve(), "sku=A", "") // whose request is over, as far as net/http knows
+	r.want("A  ")
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -158,57 +159,62 @@ func TestMetrics(t *testing.T) {
 		"stockmesh_http_requests_total 404 none":                          1,
 		"stockmesh_http_request_duration_seconds 200 GET /v1/stock/{sku}": 2,
 		"stockmesh_http_request_duration_seconds 404 none":                1,
-		"stockmesh_http_streams":                                          0,
+		"stockmesh_http_requests_total 200 GET /v1/stream":                1,
+		"stockmesh_http_streams":                                          1,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Fatal(d)
 	}
 }
 
-// stalledWriter takes no more than some writes and remembers the deadlines.
-type stalledWriter struct {
-	httptest.ResponseRecorder
-	left      int
-	deadlines []bool // set or lifted
-}
-
-func (w *stalledWriter) Write(b []byte) (int, error) {
-	if w.left--; w.left < 0 {
-		return 0, errors.New("write: i/o timeout")
-	}
-	return len(b), nil
-}
-
-func (w *stalledWriter) SetWriteDeadline(d time.Time) error {
-	w.deadlines = append(w.deadlines, !d.IsZero())
-	return nil
-}
-
 func TestStalledReaderIsLeft(t *testing.T) {
-	f := newFixture(t)
-	f.ledger.write(adjust("A", 1))
-	w := &stalledWriter{ResponseRecorder: *httptest.NewRecorder(), left: 1}
-	f.api.ServeHTTP(w, newTestRequest(t, "GET", "/v1/stream?all", ""))
-	// Lifted at first, set around each of two writes, and set for what net/http
-	// has still to write.
-	if d := cmp.Diff([]bool{false, true, false, true, false, true}, w.deadlines); d != "" {
-		t.Error(d)
-	}
-	if n := f.api.hub.count.Load(); n != 0 {
-		t.Errorf("%d followers are left", n)
-	}
-}
-
-func TestPanicAfterTheHeadBreaksTheConnection(t *testing.T) {
-	f := newFixture(t)
-	f.ledger.scanned = func() { panic("broken") }
-	defer func() {
-		if v := recover(); v != http.ErrAbortHandler {
-			t.Errorf("got %v", v)
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, func(c *Config) { c.WriteTimeout = 7 * time.Second })
+		f.ledger.write(adjust("A", 1))
+		w := newPipeWriter(t)
+		f.api.ServeHTTP(w, newTestRequest(t, "GET", "/v1/stream?all", ""))
+		w.take()
+		if took := <-w.closed; took < 22*time.Second || took > 23*time.Second {
+			t.Errorf("left after %v, want a heartbeat and the time for writing it", took)
 		}
+		synctest.Wait()
 		if n := f.api.hub.count.Load(); n != 0 {
 			t.Errorf("%d followers are left", n)
 		}
-	}()
-	f.do("GET", "/v1/stream?all", "")
+		f.api.Drain()
+	})
+}
+
+func TestPanicAfterTheHeadBreaksTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		f := newFixture(t, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		f.ledger.write(adjust("A", 1))
+		other := newPipeWriter(t)
+		f.api.ServeHTTP(other, newTestRequest(t, "GET", "/v1/stream?all", ""))
+		other.take()
+		f.ledger.scanned = func() { panic("broken") }
+		w := newPipeWriter(t)
+		f.api.ServeHTTP(w, newTestRequest(t, "GET", "/v1/stream?all", ""))
+		<-w.closed
+		synctest.Wait()
+		if n := f.api.hub.count.Load(); n != 1 || !strings.Contains(log.String(), "broken") {
+			t.Errorf("%d followers are left, log: %s", n, &log)
+		}
+		f.ledger.write(adjust("A", 1))
+		if got := other.take(); !strings.Contains(got, "eu:2") {
+			t.Errorf("the other stream: %q", got)
+		}
+		f.api.Drain()
+	})
+}
+
+// HTTP/2 has no connections to take over.
+func TestStreamNeedsAConnection(t *testing.T) {
+	f := newFixture(t)
+	w := f.do("GET", "/v1/stream?all", "")
+	wantCode(t, w, protocol.CodeBadRequest)
+	if n := f.api.hub.count.Load(); n != 0 || w.Header().Get("Connection") != "" {
+		t.Errorf("%d followers, %v", n, w.Header())
+	}
 }

@@ -23,18 +23,18 @@ var errTurnedOut = errors.New("the caller is no longer valid")
 // guests are the requests that last: streams and long polls. Others end by themselves
 // sooner than a caller must be gone.
 //
-// Lock order: guests.mu, then guest.mu.
+// Lock order: guests.mu, then what a guest locks.
 type guests struct {
 	guard Guard            // nil: nobody is ever turned out
 	tick  <-chan time.Time // while there are guests; nil without a guard
 
 	mu     sync.Mutex
-	all    map[*guest]struct{}
+	all    map[guest]struct{}
 	ticker *time.Ticker
 }
 
 func newGuests(g Guard) *guests {
-	gs := &guests{guard: g, all: make(map[*guest]struct{})}
+	gs := &guests{guard: g, all: make(map[guest]struct{})}
 	if g != nil {
 		gs.ticker = time.NewTicker(recheckEvery)
 		gs.ticker.Stop()
@@ -43,7 +43,7 @@ func newGuests(g Guard) *guests {
 	return gs
 }
 
-func (gs *guests) join(g *guest) {
+func (gs *guests) join(g guest) {
 	if gs.guard == nil {
 		return
 	}
@@ -55,7 +55,7 @@ func (gs *guests) join(g *guest) {
 }
 
 // leave returns when nobody touches the guest's connection any more.
-func (gs *guests) leave(g *guest) {
+func (gs *guests) leave(g guest) {
 	if gs.guard == nil {
 		return
 	}
@@ -74,14 +74,21 @@ func (gs *guests) recheck() {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	for g := range gs.all {
-		if !gs.guard.Valid(g.who) {
+		if !gs.guard.Valid(g.caller()) {
 			g.turnOut()
 		}
 	}
 }
 
 // guest is one request that lasts.
-type guest struct {
+type guest interface {
+	caller() *protocol.Caller
+	// turnOut ends it within leaveTime. It may be called again.
+	turnOut()
+}
+
+// pollGuest is a long poll.
+type pollGuest struct {
 	who *protocol.Caller
 	rc  *http.ResponseController
 	end context.CancelCauseFunc
@@ -90,7 +97,9 @@ type guest struct {
 	out bool
 }
 
-func (g *guest) turnOut() {
+func (g *pollGuest) caller() *protocol.Caller { return g.who }
+
+func (g *pollGuest) turnOut() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.out {
@@ -102,37 +111,41 @@ func (g *guest) turnOut() {
 	_ = g.rc.SetWriteDeadline(time.Now().Add(leaveTime))
 }
 
-// writeBy sets the time by which a write must be done, unless the guest's is up.
-func (g *guest) writeBy(t time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.out {
-		_ = g.rc.SetWriteDeadline(t)
+// occupy takes a connection and selectors of the account's.
+func occupy(account Account, selectors int) *protocol.Error {
+	if !account.Connect() {
+		return protocol.RetryLater(protocol.CodeRateLimited, retrySoonMS, "no more connections for this subject now")
 	}
+	if !account.Subscribe(selectors) {
+		account.Disconnect()
+		return protocol.RetryLater(protocol.CodeRateLimited, retrySoonMS, "no more subscriptions for this subject now")
+	}
+	return nil
 }
 
-// stay lets a request last: it takes a connection and selectors of the caller's, and
+// vacate gives back what occupy took.
+func vacate(account Account, selectors int) {
+	account.Unsubscribe(selectors)
+	account.Disconnect()
+}
+
+// stay lets a request last: it takes a connection and a selector of the caller's, and
 // lifts the server's time limits. From then on the request's context ends when the
 // caller is no longer valid. leave must be called.
-func (a *API) stay(w http.ResponseWriter, r *request, selectors int) (g *guest, leave func(), err *protocol.Error) {
-	if !r.account.Connect() {
-		return nil, nil, protocol.RetryLater(protocol.CodeRateLimited, retrySoonMS, "no more connections for this subject now")
-	}
-	if !r.account.Subscribe(selectors) {
-		r.account.Disconnect()
-		return nil, nil, protocol.RetryLater(protocol.CodeRateLimited, retrySoonMS, "no more subscriptions for this subject now")
+func (a *API) stay(w http.ResponseWriter, r *request) (leave func(), err *protocol.Error) {
+	if err := occupy(r.account, 1); err != nil {
+		return nil, err
 	}
 	// Before anybody may turn the guest out: that sets a deadline which must stand.
 	liftDeadlines(w)
 	ctx, end := context.WithCancelCause(r.Context())
 	r.Request = r.WithContext(ctx)
-	g = &guest{who: r.who, rc: http.NewResponseController(w), end: end}
+	g := &pollGuest{who: r.who, rc: http.NewResponseController(w), end: end}
 	a.guests.join(g)
-	return g, func() {
+	return func() {
 		a.guests.leave(g)
 		end(nil)
-		r.account.Unsubscribe(selectors)
-		r.account.Disconnect()
+		vacate(r.account, 1)
 	}, nil
 }
 

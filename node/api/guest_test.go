@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -66,20 +67,6 @@ func TestRecheckEndsWhatLasts(t *testing.T) {
 	}
 }
 
-// pipeWriter is a reader's side that has a connection with deadlines.
-type pipeWriter struct {
-	httptest.ResponseRecorder
-	net.Conn
-}
-
-func newPipeWriter() (w *pipeWriter, reader net.Conn) {
-	near, far := net.Pipe()
-	return &pipeWriter{*httptest.NewRecorder(), near}, far
-}
-
-func (w *pipeWriter) Write(b []byte) (int, error) { return w.Conn.Write(b) }
-func (w *pipeWriter) Flush()                      {}
-
 // Expiry needs nobody to tell, and nobody to read.
 func TestExpiryEndsEvenAStalledStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -88,61 +75,81 @@ func TestExpiryEndsEvenAStalledStream(t *testing.T) {
 		f := &fixture{T: t, ledger: newFakeLedger()}
 		f.api = New(Config{Ledger: f.ledger, Guard: g, Heartbeat: time.Hour, WriteTimeout: time.Hour})
 		f.ledger.write(adjust("A", 1))
-		begun := time.Now()
-		ended := make(chan time.Duration)
+		// A long poll that asks for more than the caller's time.
+		f.api.cfg.WaitMax = time.Hour
 		request := func(target, tag string, w http.ResponseWriter) {
 			r := newTestRequest(t, "GET", target, "")
 			r.Header.Set("Authorization", "Bearer t")
 			r.Header.Set("If-None-Match", tag)
-			go func() {
-				f.api.ServeHTTP(w, r)
-				ended <- time.Since(begun)
-			}()
+			f.api.ServeHTTP(w, r)
 		}
-		idle, idleReader := newPipeWriter()
+		idle, stalled, poll := newPipeWriter(t), newPipeWriter(t), httptest.NewRecorder()
+		go idle.drain()
+		begun := time.Now()
+		polled := make(chan time.Duration)
 		go func() {
-			for b := make([]byte, 1024); ; {
-				if _, err := idleReader.Read(b); err != nil {
-					return
-				}
-			}
+			request("/v1/stock/A?wait_ms=3600000", `"eu:1"`, poll)
+			polled <- time.Since(begun)
 		}()
-		stalled, stalledReader := newPipeWriter()
-		poll := httptest.NewRecorder()
-		// A long poll that asks for more than the caller's time.
-		f.api.cfg.WaitMax = time.Hour
 		request("/v1/stream?all", "", idle)
 		request("/v1/stream?all", "", stalled)
-		request("/v1/stock/A?wait_ms=3600000", `"eu:1"`, poll)
-		for range 3 {
+		for name, ended := range map[string]chan time.Duration{"idle": idle.closed, "stalled": stalled.closed, "poll": polled} {
 			if took := <-ended; took < time.Minute || took > time.Minute+5*time.Second {
-				t.Errorf("ended after %v", took)
+				t.Errorf("%s: ended after %v", name, took)
 			}
 		}
 		if poll.Code != 401 {
 			t.Errorf("poll: %d", poll.Code)
 		}
+		synctest.Wait()
 		if n := len(f.api.guests.all); n != 0 {
 			t.Errorf("%d guests are left", n)
-		}
-		for _, c := range []net.Conn{idle.Conn, idleReader, stalled.Conn, stalledReader} {
-			_ = c.Close()
 		}
 		f.api.Drain()
 	})
 }
 
+// deadlineConn remembers whether deadlines were set or lifted.
+type deadlineConn struct {
+	net.Conn
+	deadlines []bool
+}
+
+func (c *deadlineConn) SetWriteDeadline(d time.Time) error {
+	c.deadlines = append(c.deadlines, !d.IsZero())
+	return nil
+}
+
+// deadlineWriter is a reader's side of which only deadlines count.
+type deadlineWriter struct {
+	httptest.ResponseRecorder
+	deadlineConn
+}
+
+func (w *deadlineWriter) Write(b []byte) (int, error) { return len(b), nil }
+
 // Once turned out, a guest has its last deadline, whatever is written next.
 func TestTurnedOutGuestKeepsItsDeadline(t *testing.T) {
-	w := &stalledWriter{ResponseRecorder: *httptest.NewRecorder()}
+	w := &deadlineWriter{}
 	_, end := context.WithCancelCause(t.Context())
-	g := &guest{rc: http.NewResponseController(w), end: end}
-	g.writeBy(time.Time{})
+	g := &pollGuest{rc: http.NewResponseController(w), end: end}
 	g.turnOut()
-	g.writeBy(time.Time{})
 	g.turnOut()
-	if fmt.Sprint(w.deadlines) != "[false true]" {
-		t.Error(w.deadlines)
+	if fmt.Sprint(w.deadlines) != "[true]" {
+		t.Error("poll:", w.deadlines)
+	}
+	conn := &deadlineConn{}
+	s := &stream{api: newFixture(t).api, conn: conn}
+	if err := s.writeBy(time.Now()); err != nil {
+		t.Error(err)
+	}
+	s.turnOut()
+	if err := s.writeBy(time.Time{}); !errors.Is(err, errOver) {
+		t.Error(err)
+	}
+	s.turnOut()
+	if fmt.Sprint(conn.deadlines) != "[true true]" {
+		t.Error("stream:", conn.deadlines)
 	}
 }
 
@@ -199,7 +206,8 @@ func (q *countingQuota) used() string {
 
 func limited(t *testing.T, q *countingQuota) *fixture {
 	t.Helper()
-	f, g := guarded(t, func(c *Config) { c.Quota = q })
+	// A reader that has left is noticed by a heartbeat that can't be written.
+	f, g := guarded(t, func(c *Config) { c.Quota, c.Heartbeat = q, 100*time.Millisecond })
 	g.give("t", `[{`+everything+`}]`)
 	return f
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/stockmesh/stockmesh/protocol"
 )
@@ -15,6 +16,7 @@ import (
 type hub struct {
 	ledger Ledger
 	guests *guests
+	crew   *crew
 	quit   chan struct{} // closed by close
 	ended  chan struct{} // closed when run has returned
 	wake   chan struct{} // holds one token while ids are pending
@@ -33,10 +35,11 @@ type hub struct {
 	wide    map[*follower]struct{} // prefixes, all, or locations alone
 }
 
-func newHub(l Ledger, gs *guests) *hub {
+func newHub(l Ledger, gs *guests, c *crew) *hub {
 	h := &hub{
 		ledger:  l,
 		guests:  gs,
+		crew:    c,
 		quit:    make(chan struct{}),
 		ended:   make(chan struct{}),
 		wake:    make(chan struct{}, 1),
@@ -56,6 +59,7 @@ func (h *hub) close() {
 		close(h.quit)
 	})
 	<-h.ended
+	h.crew.close()
 }
 
 // note runs on the ledger's goroutine. Without followers it keeps nothing: one
@@ -85,6 +89,12 @@ func (h *hub) run() {
 		case <-h.guests.tick:
 			h.guests.recheck()
 			continue
+		case now := <-h.crew.beats.C:
+			h.crew.beat(now)
+			continue
+		case now := <-h.crew.looks.C:
+			h.look(now)
+			continue
 		case <-h.wake:
 		}
 		var cursor protocol.Vector
@@ -94,10 +104,16 @@ func (h *hub) run() {
 		h.passed.Store(&cursor)
 		// Not sooner, or what they send would carry the cursor before.
 		for _, f := range found {
-			nudge(f.wake)
+			f.owner.wake()
 		}
 		clear(found)
 	}
+}
+
+// look wakes the streams for which this node has caught up, or not in time.
+func (h *hub) look(now time.Time) {
+	cursor := h.ledger.Cursor()
+	h.crew.look(func(s *stream) bool { return !now.Before(s.sinceBy) || protocol.Reaches(cursor, s.since) })
 }
 
 // takePending holds the lock for as long as it takes to change maps: the ledger's
@@ -132,15 +148,10 @@ func (h *hub) hand(found []*follower, ids []protocol.ItemID, items []protocol.It
 	return found
 }
 
-// follow begins to collect changes of what s picks and access sees.
-func (h *hub) follow(s protocol.Selector, access *protocol.Access) *follower {
-	f := &follower{
-		pick:    s,
-		access:  access,
-		seesAll: access.SeesAll(),
-		wake:    make(chan struct{}, 1),
-		pending: make(map[protocol.ItemID]struct{}),
-	}
+// follow begins to collect changes of what s picks and access sees for an owner, who
+// must leave again.
+func (h *hub) follow(o owner, s protocol.Selector, access *protocol.Access) *follower {
+	f := &follower{owner: o, pick: s, access: access, seesAll: access.SeesAll()}
 	h.members.Lock()
 	defer h.members.Unlock()
 	h.count.Add(1)
@@ -168,44 +179,6 @@ func (h *hub) leave(f *follower) {
 			delete(h.bySKU, sku)
 		}
 	}
-}
-
-// follower collects which items have changed since its owner last looked. It
-// holds ids and no states, so it can't grow beyond the items there are.
-type follower struct {
-	pick    protocol.Selector
-	access  *protocol.Access
-	seesAll bool
-	wake    chan struct{} // holds one token while ids are pending
-
-	mu      sync.Mutex
-	pending map[protocol.ItemID]struct{}
-}
-
-func (f *follower) isWide() bool { return f.pick.Wide() || len(f.pick.Prefixes) > 0 }
-
-// offer reports whether the id is the first that is pending.
-func (f *follower) offer(k protocol.ItemKey, id protocol.ItemID) (first bool) {
-	if !f.pick.Match(k) || !f.seesAll && !f.access.Sees(k.SKU, k.Location) {
-		return false
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.pending[id] = struct{}{}
-	return len(f.pending) == 1
-}
-
-// take appends the pending ids in order of id and forgets them.
-func (f *follower) take(ids []protocol.ItemID) []protocol.ItemID {
-	f.mu.Lock()
-	pending := f.pending
-	f.pending = make(map[protocol.ItemID]struct{})
-	f.mu.Unlock()
-	for id := range pending {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
 }
 
 // nudge leaves a token for the receiver unless one is waiting already.

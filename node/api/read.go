@@ -21,11 +21,11 @@ func serveItem(a *API, w http.ResponseWriter, r *request) *protocol.Error {
 	if !known.sent {
 		wait = 0
 	}
-	changed, stop, err := a.followItem(w, r, c, wait)
+	p, err := a.openPoll(w, r, c, wait)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer p.leave()
 	for {
 		call, err := a.ask(r, *c)
 		if out := r.turnedOut(w); out != nil {
@@ -39,7 +39,10 @@ func serveItem(a *API, w http.ResponseWriter, r *request) *protocol.Error {
 			writeItem(w, item, call.Result.Behind)
 			return nil
 		}
-		if !changed() {
+		if known.any {
+			p.unfollow() // an item that exists once does so in all its versions
+		}
+		if !p.changed(r) {
 			if out := r.turnedOut(w); out != nil {
 				return out
 			}
@@ -64,37 +67,6 @@ func (a *API) itemCommand(r *request) (*protocol.Command, time.Duration, *protoc
 		return nil, 0, err
 	}
 	return c, time.Duration(ms) * time.Millisecond, c.Check()
-}
-
-// followItem returns a function that waits for the item's next change and reports
-// false when the client has waited long enough. It follows from now on, so that
-// no change between reading and waiting is lost.
-func (a *API) followItem(w http.ResponseWriter, r *request, c *protocol.Command, wait time.Duration) (changed func() bool, stop func(), err *protocol.Error) {
-	if wait == 0 {
-		return func() bool { return false }, func() {}, nil
-	}
-	_, leave, err := a.stay(w, r, 1)
-	if err != nil {
-		return nil, nil, err
-	}
-	f := a.hub.follow(c.Selector(), r.who.Access)
-	timer := time.NewTimer(wait)
-	changed = func() bool {
-		select {
-		case <-f.wake:
-			f.take(nil)
-			return true
-		case <-timer.C:
-		case <-a.hub.quit:
-		case <-r.Context().Done():
-		}
-		return false
-	}
-	return changed, func() {
-		timer.Stop()
-		a.hub.leave(f)
-		leave()
-	}, nil
 }
 
 // liftDeadlines takes the server's time limits off a request that is meant to

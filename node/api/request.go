@@ -20,8 +20,8 @@ type request struct {
 	params  map[string]string
 	query   url.Values
 	who     *protocol.Caller // nil where the route is public, as account
-	account Account
-	address string // of the client, without port; "" if unknown
+	account Account          // nil too where a stream has taken it along
+	address string           // of the client, without port; "" if unknown
 }
 
 func newRequest(r *http.Request, params map[string]string) (*request, *protocol.Error) {
@@ -31,6 +31,13 @@ func newRequest(r *http.Request, params map[string]string) (*request, *protocol.
 	}
 	req := &request{Request: r, params: params, query: query}
 	return req, req.checkNoToken()
+}
+
+// release gives back the account, unless a stream has it now.
+func (r *request) release() {
+	if r.account != nil {
+		r.account.Release()
+	}
 }
 
 // one returns a parameter that may be given once; "" if it is missing.

@@ -2,8 +2,9 @@ package api
 
 import (
 	"bufio"
-	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -42,7 +43,7 @@ func (f *fixture) stream(srv *httptest.Server, query, lastEventID string) *reade
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { res.Body.Close() })
-	if res.StatusCode != 200 || res.Header.Get("Content-Type") != mediaEvents || res.Header.Get("Cache-Control") != cacheRead {
+	if res.StatusCode != 200 || res.Header.Get("Content-Type") != mediaEvents || res.Header.Get("Cache-Control") != cacheWrite {
 		f.Fatalf("got %d %v", res.StatusCode, res.Header)
 	}
 	return &reader{f.T, res, bufio.NewScanner(res.Body)}
@@ -198,52 +199,69 @@ func waitFor(t *testing.T, cond func() bool) {
 	}
 }
 
-// slowWriter is a reader's side that takes one write at a time, when told to.
-type slowWriter struct {
+// pipeWriter is a reader's side whose connection takes a write when the other end is
+// read, and not before.
+type pipeWriter struct {
 	httptest.ResponseRecorder
-	ready chan struct{}
-	wrote chan string
+	net.Conn
+	far    net.Conn
+	opened time.Time
+	closed chan time.Duration // since it was opened
 }
 
-func newSlowWriter() *slowWriter {
-	return &slowWriter{ResponseRecorder: *httptest.NewRecorder(), ready: make(chan struct{}), wrote: make(chan string)}
+func newPipeWriter(t *testing.T) *pipeWriter {
+	near, far := net.Pipe()
+	t.Cleanup(func() { far.Close() })
+	return &pipeWriter{*httptest.NewRecorder(), near, far, time.Now(), make(chan time.Duration, 1)}
 }
 
-func (w *slowWriter) Write(b []byte) (int, error) {
-	if len(b) == 0 {
-		return 0, nil
+func (w *pipeWriter) Write(b []byte) (int, error) { return w.ResponseRecorder.Write(b) }
+
+func (w *pipeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return pipeConn{w.Conn, w}, nil, nil
+}
+
+type pipeConn struct {
+	net.Conn
+	w *pipeWriter
+}
+
+func (c pipeConn) Close() error {
+	c.w.closed <- time.Since(c.w.opened)
+	return c.Conn.Close()
+}
+
+// take reads one write.
+func (w *pipeWriter) take() string {
+	b := make([]byte, 1<<20)
+	n, err := w.far.Read(b)
+	if err != nil {
+		return err.Error()
 	}
-	<-w.ready
-	w.wrote <- string(b)
-	return len(b), nil
+	return string(b[:n])
 }
 
-func (w *slowWriter) take() string {
-	w.ready <- struct{}{}
-	return <-w.wrote
+// drain reads on until there is no more to read.
+func (w *pipeWriter) drain() { _, _ = io.Copy(io.Discard, w.far) }
+
+// body is what follows an answer's head.
+func body(s string) string {
+	_, b, _ := strings.Cut(s, "\r\n\r\n")
+	return b
 }
 
 func TestSlowReaderGetsNewestState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fixture{T: t, ledger: newFakeLedger()}
-		f.api = New(Config{Ledger: f.ledger, Heartbeat: time.Hour})
+		f := newFixture(t, func(c *Config) { c.Heartbeat = time.Hour })
 		f.ledger.write(adjust("A", 1), adjust("B", 1))
-		ctx, leave := context.WithCancel(t.Context())
-		w := newSlowWriter()
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			f.api.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/v1/stream?all", nil))
-		}()
+		w := newPipeWriter(t)
+		f.api.ServeHTTP(w, newTestRequest(t, "GET", "/v1/stream?all", ""))
 		synctest.Wait()
 		for range 1000 {
 			f.ledger.write(adjust("A", 1))
 		}
 		synctest.Wait()
-		got := []string{w.take()}
-		synctest.Wait()
-		got = append(got, w.take())
-		synctest.Wait()
+		got := []string{w.take(), w.take()}
 		if n := strings.Count(got[0], "data:"); n != 2 {
 			t.Errorf("snapshot: %d events: %s", n, got[0])
 		}
@@ -252,25 +270,89 @@ func TestSlowReaderGetsNewestState(t *testing.T) {
 		if d := cmp.Diff(want, got[1]); d != "" {
 			t.Error(d)
 		}
-		leave()
-		<-ended
+		f.api.Drain()
+	})
+}
+
+// What is more than one turn writes is finished, and what changes meanwhile comes after.
+func TestBacklogOfManyTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, func(c *Config) { c.Heartbeat = time.Hour })
+		w := newPipeWriter(t)
+		f.api.ServeHTTP(w, newTestRequest(t, "GET", "/v1/stream?all", ""))
+		w.take()
+		synctest.Wait()
+		f.ledger.write(adjust("first", 1))
+		synctest.Wait() // a worker is at the writing of it
+		n := 3*streamItems + 1
+		for i := range n {
+			f.ledger.write(adjust(fmt.Sprintf("%05d", i), 1))
+		}
+		synctest.Wait()
+		got := w.take()
+		for turn := range 4 {
+			synctest.Wait()
+			if turn == 3 { // the last one is being written
+				f.ledger.write(adjust("late", 1))
+				synctest.Wait()
+			}
+			part := w.take()
+			if ids := strings.Count(part, fmt.Sprint("\nid: eu:", n+1, "\n")); ids != turn/3 {
+				t.Errorf("turn %d: the final id comes %d times", turn, ids)
+			}
+			got += part
+		}
+		got += w.take()
+		if events := strings.Count(got, "data:"); events != n+2 || !strings.Contains(got, "late") {
+			t.Errorf("%d events", events)
+		}
+		f.api.Drain()
+	})
+}
+
+// Snapshots that are long to look for keep no change from the others.
+func TestSnapshotsLeaveRoomForChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, func(c *Config) { c.Heartbeat = time.Hour })
+		f.ledger.write(adjust("A", 1))
+		w := newPipeWriter(t)
+		f.api.ServeHTTP(w, newTestRequest(t, "GET", "/v1/stream?sku=A", ""))
+		w.take()
+		held := make(chan struct{})
+		scans := 0
+		f.ledger.scanned = func() {
+			f.ledger.mu.Lock()
+			scans++
+			f.ledger.mu.Unlock()
+			<-held
+		}
+		for range 4 * f.api.hub.crew.size {
+			other := newPipeWriter(t)
+			go other.drain()
+			f.api.ServeHTTP(other, newTestRequest(t, "GET", "/v1/stream?all", ""))
+		}
+		synctest.Wait()
+		f.ledger.write(adjust("A", 1))
+		if got := w.take(); !strings.Contains(got, "eu:2") {
+			t.Errorf("got %q", got)
+		}
+		if most := f.api.hub.crew.size / 2; scans != most {
+			t.Errorf("%d scans at once, want %d", scans, most)
+		}
+		close(held)
 		f.api.Drain()
 	})
 }
 
 func TestHeartbeatMovesTheCursor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fixture{T: t, ledger: newFakeLedger()}
-		f.api = New(Config{Ledger: f.ledger})
-		ctx, leave := context.WithCancel(t.Context())
-		w := newSlowWriter()
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			f.api.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/v1/stream?prefix=x", nil))
-		}()
-		synctest.Wait()
+		f := newFixture(t)
+		w := newPipeWriter(t)
+		f.api.ServeHTTP(w, newTestRequest(t, "GET", "/v1/stream?prefix=x", ""))
 		begun := time.Now()
+		if got := w.take(); !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || body(got) != "" {
+			t.Errorf("head: %q", got)
+		}
 		got := []string{w.take()}
 		f.ledger.write(adjust("A", 1))
 		synctest.Wait()
@@ -281,8 +363,37 @@ func TestHeartbeatMovesTheCursor(t *testing.T) {
 		if d := time.Since(begun); d != 30*time.Second {
 			t.Errorf("two heartbeats took %v", d)
 		}
-		leave()
-		<-ended
+		f.api.Drain()
+	})
+}
+
+// Who resumes from another node waits for this one to catch up, but not for ever.
+func TestStreamAwaitsWhatItsReaderHasSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.ledger.write(adjust("A", 1), adjust("A", 1))
+		open := func(id string) *pipeWriter {
+			w := newPipeWriter(t)
+			r := newTestRequest(t, "GET", "/v1/stream?all", "")
+			r.Header.Set("Last-Event-ID", id)
+			f.api.ServeHTTP(w, r)
+			if got := body(w.take()); got != "" {
+				t.Errorf("%s: %q before it was due", id, got)
+			}
+			return w
+		}
+		soon, never := open("eu:3"), open("eu:9")
+		begun := time.Now()
+		f.ledger.write(adjust("B", 1), adjust("C", 1))
+		if got := soon.take(); !strings.Contains(got, "eu:4") || strings.Count(got, "data:") != 1 || time.Since(begun) > time.Second {
+			t.Errorf("after %v: %q", time.Since(begun), got)
+		}
+		f.ledger.write(adjust("D", 1))
+		synctest.Wait()
+		go soon.drain()
+		if got := never.take(); !strings.Contains(got, `"D"`) || time.Since(begun) != sinceWait {
+			t.Errorf("after %v: %q", time.Since(begun), got)
+		}
 		f.api.Drain()
 	})
 }
