@@ -314,33 +314,33 @@ func (a *attendance) reply(data []byte) {
 // does.
 func (c *Cluster) abroad(call *protocol.Call) (*peer, *protocol.Error) {
 	cmd := &call.Command
-	named := ""
-	switch {
-	case cmd.Op == protocol.OpHistory:
-		named = cmd.Region
-	case cmd.Op == protocol.OpOutcome || cmd.Op.IsWrite():
-		named = cmd.Home
-	case cmd.Op != protocol.OpReservation:
-		return nil, nil
-	}
-	if cmd.Reservation != "" && c.mesh != nil {
-		home, _, _ := strings.Cut(cmd.Reservation, ".")
-		if p := c.mesh.peer(home); p != nil {
-			return p, nil
-		}
-		if home == c.config.Region {
-			return nil, nil // wherever its command was sent first, it was done here
-		}
-	}
-	if named == "" || named == c.config.Region {
+	region, otherwise := cmd.ActsIn(c.config.Region)
+	if region == c.config.Region {
 		return nil, nil
 	}
 	if c.mesh != nil {
-		if p := c.mesh.peer(named); p != nil {
+		if p := c.mesh.peer(region); p != nil {
 			return p, nil
 		}
 	}
-	return nil, protocol.NewError(protocol.CodeNotFound, "no region %q", named)
+	if cmd.OnReservation() {
+		return c.elsewhere(otherwise)
+	}
+	return nil, protocol.NewError(protocol.CodeNotFound, "no region %q", region)
+}
+
+// elsewhere is where a command goes whose reservation names no region: to its home, or
+// nowhere, to be refused here.
+func (c *Cluster) elsewhere(home string) (*peer, *protocol.Error) {
+	if home == "" || home == c.config.Region {
+		return nil, nil
+	}
+	if c.mesh != nil {
+		if p := c.mesh.peer(home); p != nil {
+			return p, nil
+		}
+	}
+	return nil, protocol.NewError(protocol.CodeNotFound, "no region %q", home)
 }
 
 // leaves hands a call to the region that must answer it, or refuses it. It reports

@@ -36,6 +36,7 @@ func (c *Cluster) askPeers(call *protocol.Call) {
 			ask := protocol.Command{Op: protocol.OpOutcome, Key: call.Command.Key, Home: region}
 			p.envoy.put(&protocol.Call{Command: ask, Due: call.Due, Subject: call.Subject, Done: func(part *protocol.Call) {
 				call.Result, call.Err = part.Result, part.Err
+				foundIn(&call.Result, region)
 				call.Done(call)
 			}})
 			return
@@ -56,6 +57,7 @@ func (c *Cluster) askPeers(call *protocol.Call) {
 	left.Store(int32(len(peers)))
 	done := func(part *protocol.Call) {
 		if part.Err == nil && part.Result.Known {
+			foundIn(&part.Result, part.Command.Home)
 			known.Store(new(part.Result))
 		}
 		if left.Add(-1) > 0 {
@@ -69,5 +71,13 @@ func (c *Cluster) askPeers(call *protocol.Call) {
 	for _, p := range peers {
 		ask := protocol.Command{Op: protocol.OpOutcome, Key: call.Command.Key, Home: p.name}
 		p.envoy.put(&protocol.Call{Command: ask, Due: call.Due, Subject: call.Subject, Done: done})
+	}
+}
+
+// foundIn says of an outcome that it is from another region than the one asked for:
+// whether its client may see it is a matter of what is granted there.
+func foundIn(r *protocol.Result, region string) {
+	if r.Outcome != nil {
+		r.Outcome.Region = region
 	}
 }

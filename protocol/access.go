@@ -88,6 +88,7 @@ func matches(pattern, sku string) bool {
 type Access struct {
 	region string
 	full   bool
+	given  []Grant
 	grants map[Right][]grant
 	view   []grant // of the right to watch, in this region
 }
@@ -95,16 +96,23 @@ type Access struct {
 // grant is a Grant made ready to be asked often.
 type grant struct {
 	Grant
-	skus     map[string]struct{} // exact ones, where there are many
-	prefixes []string
+	skus      map[string]struct{} // exact ones, where there are many
+	prefixes  []string
+	locations map[string]struct{} // where there are many
 }
 
-// skusMany is how many names are rather looked up than compared one by one.
-const skusMany = 8
+// namesMany is how many names are rather looked up than compared one by one.
+const namesMany = 8
 
 func newGrant(g Grant) grant {
 	ready := grant{Grant: g}
-	if len(g.SKUs) <= skusMany {
+	if len(g.Locations) > namesMany {
+		ready.locations = make(map[string]struct{}, len(g.Locations))
+		for _, l := range g.Locations {
+			ready.locations[l] = struct{}{}
+		}
+	}
+	if len(g.SKUs) <= namesMany {
 		return ready
 	}
 	ready.skus = make(map[string]struct{}, len(g.SKUs))
@@ -128,18 +136,24 @@ func (g *grant) names(sku string) bool {
 	return slices.ContainsFunc(g.prefixes, func(p string) bool { return strings.HasPrefix(sku, p) })
 }
 
-func (g *grant) has(sku, location string) bool {
-	return listed(g.Locations, location) && g.names(sku)
+func (g *grant) at(location string) bool {
+	if g.locations == nil {
+		return listed(g.Grant.Locations, location)
+	}
+	_, ok := g.locations[location]
+	return ok
 }
+
+func (g *grant) has(sku, location string) bool { return g.at(location) && g.names(sku) }
 
 // NewAccess returns what grants allow at nodes of a region. Rights it doesn't know are
 // left out: a later version's grant no more here.
 func NewAccess(region string, grants []Grant) *Access {
-	a := &Access{region: region, grants: make(map[Right][]grant)}
+	a := &Access{region: region, given: grants, grants: make(map[Right][]grant)}
 	for _, g := range grants {
 		ready := newGrant(g)
-		for _, right := range g.Do {
-			if slices.Contains(Rights(), right) {
+		for _, right := range Rights() {
+			if slices.Contains(g.Do, right) {
 				a.grants[right] = append(a.grants[right], ready)
 			}
 		}
@@ -160,9 +174,26 @@ func FullAccess() *Access {
 	return a
 }
 
-// May reports whether the right is granted in this region for anything at all.
+// Same reports whether two were made of the same grants, in the same order.
+func (a *Access) Same(b *Access) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.region == b.region && a.full == b.full && slices.EqualFunc(a.given, b.given, func(x, y Grant) bool {
+		return slices.Equal(x.Do, y.Do) && sameList(x.SKUs, y.SKUs) && sameList(x.Locations, y.Locations) &&
+			sameList(x.Regions, y.Regions) && sameList(x.Users, y.Users)
+	})
+}
+
+func sameList(a, b []string) bool { return (a == nil) == (b == nil) && slices.Equal(a, b) }
+
+// May reports whether the right is granted in this region for anything at all. Admin is
+// not granted for some items only: it knows no items.
 func (a *Access) May(right Right) bool {
-	return a != nil && a.grantedIn(right, a.region)
+	if right == RightAdmin {
+		return a != nil && a.wide(right, a.region)
+	}
+	return a.grantedIn(right, a.own())
 }
 
 // SeesAll reports whether every item may be watched.

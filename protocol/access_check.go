@@ -1,9 +1,6 @@
 package protocol
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // Check says whether a command may be carried out, nil or an error with CodeForbidden.
 // The command has passed Command.Check. A reservation is only known by its id here, so
@@ -14,12 +11,12 @@ func (a *Access) Check(c *Command) *Error {
 	if right == "" || a != nil && a.full {
 		return nil
 	}
-	region := a.regionOf(c)
+	region, otherwise := c.ActsIn(a.own())
 	if !a.grantedIn(right, region) {
 		return forbidden("%s is not granted in region %q", right, region)
 	}
-	if c.Home != "" && c.Home != region && !a.grantedIn(right, c.Home) {
-		return forbidden("%s is not granted in region %q", right, c.Home)
+	if otherwise != "" && !a.grantedIn(right, otherwise) {
+		return forbidden("%s is not granted in region %q", right, otherwise)
 	}
 	switch c.Op {
 	case OpConfirm, OpRelease, OpExtend, OpReservation:
@@ -35,17 +32,9 @@ func (a *Access) Check(c *Command) *Error {
 	return a.checkItems(c, right, region)
 }
 
-// regionOf is the region a command acts in.
-func (a *Access) regionOf(c *Command) string {
-	switch {
-	case c.Op == OpHistory && c.Region != "":
-		return c.Region
-	case c.Reservation != "":
-		home, _, _ := strings.Cut(c.Reservation, ".")
-		return home
-	case c.Home != "":
-		return c.Home
-	case a == nil:
+// own is the region that the access was made for.
+func (a *Access) own() string {
+	if a == nil {
 		return ""
 	}
 	return a.region
@@ -96,7 +85,7 @@ func (a *Access) checkSelectors(c *Command) *Error {
 		}
 	}
 	for _, location := range c.Locations {
-		if !slices.ContainsFunc(a.view, func(g grant) bool { return listed(g.Locations, location) }) {
+		if !slices.ContainsFunc(a.view, func(g grant) bool { return g.at(location) }) {
 			return forbidden("watching location %q is not granted", location)
 		}
 		for _, sku := range c.SKUs {
@@ -178,7 +167,10 @@ func (a *Access) coversOutcome(c *Command, r *Result) bool {
 	if a == nil || r == nil {
 		return r == nil
 	}
-	region := a.regionOf(c)
+	region := r.Region
+	if region == "" {
+		region, _ = c.ActsIn(a.region)
+	}
 	if a.wide(RightReserve, region) {
 		return true
 	}

@@ -132,3 +132,20 @@ func FuzzAccessNarrow(f *testing.F) {
 		}
 	})
 }
+
+func TestSameGrants(t *testing.T) {
+	one := `[{"do":["watch"],"skus":["a"],"locations":["x"]},{"do":["sell"]}]`
+	for other, want := range map[string]bool{
+		one: true,
+		`[{"do":["watch"],"skus":["a"],"locations":["x"]},{"do":["sell"],"users":[]}]`: false,
+		`[{"do":["watch"],"skus":["a"],"locations":["x"]}]`:                            false,
+		`[{"do":["watch"],"skus":["a"]},{"do":["sell"]}]`:                              false,
+	} {
+		if got := accessOf(t, "eu", one).Same(accessOf(t, "eu", other)); got != want {
+			t.Errorf("%s: %v", other, got)
+		}
+	}
+	if accessOf(t, "eu", one).Same(accessOf(t, "us", one)) || accessOf(t, "eu", `[{"do":["watch"]}]`).Same(nil) {
+		t.Error("another region, or none")
+	}
+}

@@ -1,6 +1,9 @@
 package protocol
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"strings"
+)
 
 // Op names a command.
 type Op string
@@ -104,6 +107,37 @@ func (op Op) IsWrite() bool {
 	return false
 }
 
+// ActsIn is the region that carries the command out, at a node of the region own. A
+// command on a reservation is carried out where its id says; otherwise is its home, if
+// that differs, which counts where there is no such region. Fields that the op doesn't
+// have make no difference.
+func (c *Command) ActsIn(own string) (region, otherwise string) {
+	switch {
+	case c.Op == OpHistory:
+		region = c.Region
+	case c.OnReservation():
+		region, _, _ = strings.Cut(c.Reservation, ".")
+		if c.Home != region {
+			otherwise = c.Home
+		}
+	case c.Op == OpOutcome || c.Op.IsWrite():
+		region = c.Home
+	}
+	if region == "" {
+		region = own
+	}
+	return region, otherwise
+}
+
+// OnReservation reports whether the command is about the reservation it names.
+func (c *Command) OnReservation() bool {
+	switch c.Op {
+	case OpConfirm, OpRelease, OpExtend, OpReservation:
+		return true
+	}
+	return false
+}
+
 // AppendBody appends the canonical form of a write: every field that makes two
 // commands the same or not (all but id, home and key), after Check has filled in
 // the defaults. Fields are length-prefixed, so different bodies differ in bytes.
@@ -166,6 +200,7 @@ type Result struct {
 	Next        string
 	Known       bool    // KindOutcome
 	Outcome     *Result // KindOutcome, where Known
+	Region      string  // the node's own: of Outcome, where it is another one's that was not named
 	Cursor      string  // KindSubscribed
 	Count       int     // KindSubscribed: snapshot items sent before it
 	Subject     string  // KindAuth

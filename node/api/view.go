@@ -7,6 +7,10 @@ import (
 // permit says whether the caller may have a command carried out that has passed Check.
 // Whatever is submitted goes through here.
 func (a *API) permit(r *request, c *protocol.Command) *protocol.Error {
+	// A body may have taken its time since the token was checked.
+	if a.cfg.Guard != nil && !a.cfg.Guard.Valid(r.who) {
+		return protocol.NewError(protocol.CodeUnauthorized, "the token has expired or was revoked")
+	}
 	err := r.who.Access.Check(c)
 	if err != nil && c.Op.IsWrite() {
 		a.audit.refused(r.who.Subject, r.address, string(c.Op), c.Key, err.Code)

@@ -218,6 +218,15 @@ func (l *loop) admitCaller(c *conn, caller *protocol.Caller) *protocol.Error {
 		l.leaveAccount(c)
 		who.account = account
 	}
+	if before := who.caller; before != nil {
+		if before.Subject != caller.Subject {
+			l.hub.forgetMade(c) // whose ends are no news for somebody else
+		}
+		if before.Access.Same(caller.Access) {
+			renewed := *caller
+			renewed.Access, caller = before.Access, &renewed // so that nothing is entered anew
+		}
+	}
 	who.caller = caller
 	l.hub.regrant(c)
 	return nil

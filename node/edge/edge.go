@@ -39,8 +39,9 @@ type Config struct {
 	Listen    string // host:port
 	Node      string
 	Region    string
-	Endpoints []string // of this node, told in hello; empty: the address listened on
-	Origins   []string // allowed besides the request's own host
+	Endpoints []string               // of this node, told in hello; empty: the address listened on
+	Origins   []string               // allowed besides the request's own host
+	Hosts     func(host string) bool // whether a request's Host is one of this node's names; nil: any is
 
 	// TrustedProxies are believed when they say whom they speak for, in a PROXY header
 	// or X-Forwarded-For.
@@ -129,10 +130,9 @@ type Edge struct {
 	perIPMu     sync.Mutex
 	perIP       map[netip.Addr]int
 
-	handshakes atomic.Int64   // TLS handshakes under way
-	checks     atomic.Int64   // tokens being checked
-	churn      atomic.Int64   // connections that came, and those that went
-	shaking    sync.WaitGroup // the goroutines of handshakes, checks and collections
+	checks  atomic.Int64   // tokens being checked
+	churn   atomic.Int64   // connections that came, went, or got through TLS's handshake
+	shaking sync.WaitGroup // the goroutines of handshakes, checks and collections
 
 	stopWatch func()
 	running   sync.WaitGroup
@@ -259,6 +259,9 @@ func (e *Edge) admit(ip netip.Addr) (status int) {
 	}
 	return 0
 }
+
+// full reports whether the next connection will be turned away.
+func (e *Edge) full() bool { return int(e.connections.Load()) >= e.limit }
 
 // admitAddress counts a connection of an address.
 func (e *Edge) admitAddress(ip netip.Addr) bool {

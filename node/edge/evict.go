@@ -6,10 +6,10 @@ import (
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
-// Evict closes so many of a subject's sessions, the newest first, with 4102: they are
+// Evict closes up to n of a subject's sessions, the newest first, with 4102: they are
 // more than it may have over the region, where two nodes let them in at the same time.
-// It waits for the loops, or until Close.
-func (e *Edge) Evict(subject string, n int) {
+// It returns how many there were, up to n, and waits for the loops, or until Close.
+func (e *Edge) Evict(subject string, n int) int {
 	found := make(chan []uint64, len(e.loops)) // a late answer finds room too
 	for _, l := range e.loops {
 		l.inbox.do(func(l *loop) { found <- l.sessionsOf(subject) })
@@ -20,7 +20,7 @@ func (e *Edge) Evict(subject string, n int) {
 		case list := <-found:
 			all = append(all, list...)
 		case <-e.closed:
-			return
+			return 0
 		}
 	}
 	slices.Sort(all)
@@ -28,6 +28,7 @@ func (e *Edge) Evict(subject string, n int) {
 	for _, l := range e.loops {
 		l.inbox.do(func(l *loop) { l.evict(newest) })
 	}
+	return len(newest)
 }
 
 func (l *loop) sessionsOf(subject string) (list []uint64) {

@@ -78,7 +78,9 @@ type replayConn struct {
 func (c *replayConn) Read(b []byte) (int, error) {
 	if len(c.prefix) > 0 {
 		n := copy(b, c.prefix)
-		c.prefix = c.prefix[n:]
+		if c.prefix = c.prefix[n:]; len(c.prefix) == 0 {
+			c.prefix = nil // which would hold the request's head for as long as a stream lasts
+		}
 		return n, nil
 	}
 	return c.Conn.Read(b)

@@ -189,6 +189,9 @@ func (l *loop) allowed(host, origin string, target []byte) error {
 	if l.edge.draining.Load() {
 		return reject(http.StatusServiceUnavailable, "the node is draining")
 	}
+	if l.config.Hosts != nil && !l.config.Hosts(host) {
+		return reject(http.StatusForbidden, fmt.Sprintf("host %.100q is no name of this node, which serves its own machine only", host))
+	}
 	if origin != "" && !originAllowed(origin, host, l.config.Origins) {
 		return reject(http.StatusForbidden, fmt.Sprintf("origin %.200q is not allowed", origin))
 	}

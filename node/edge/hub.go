@@ -297,16 +297,22 @@ func (h *hub) pushReservation(c *conn, ch *protocol.ReservationChange) {
 	h.loop.mark(c)
 }
 
+// forgetMade has a connection not told any more how the reservations end that it made.
+func (h *hub) forgetMade(c *conn) {
+	if c.rare == nil {
+		return
+	}
+	for id := range c.rare.made {
+		if h.made[id] == c.token() { // a retry elsewhere may have taken it over
+			delete(h.made, id)
+		}
+	}
+	c.rare.made = nil
+}
+
 // leave takes a connection out of the hub.
 func (h *hub) leave(c *conn) {
-	if c.rare != nil {
-		for id := range c.rare.made {
-			if h.made[id] == c.token() { // a retry elsewhere may have taken it over
-				delete(h.made, id)
-			}
-		}
-		c.rare.made = nil
-	}
+	h.forgetMade(c)
 	delete(h.waiting, c)
 	if c.sub == nil {
 		return

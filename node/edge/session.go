@@ -36,7 +36,7 @@ func (l *loop) commands(c *conn, values []protocol.Raw) (rest []protocol.Raw) {
 // command runs what is the session's own and puts the rest on its way to the
 // ledger.
 func (l *loop) command(c *conn, call *protocol.Call) {
-	if err := l.spend(c); err != nil {
+	if err := l.pay(c, call); err != nil {
 		call.Err = err
 	} else {
 		l.permit(c, call)
@@ -58,6 +58,15 @@ func (l *loop) command(c *conn, call *protocol.Call) {
 	default:
 		l.send(c, call)
 	}
+}
+
+// pay takes a command from the budgets. Renewing a token is not taken from its subject's:
+// whoever has used that up would lose the connection besides.
+func (l *loop) pay(c *conn, call *protocol.Call) *protocol.Error {
+	if call.Err == nil && call.Command.Op == protocol.OpAuth {
+		return l.spendOwn(c)
+	}
+	return l.spend(c)
 }
 
 // send queues a call for the ledger, within the session's limit.

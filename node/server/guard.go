@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/x509"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -21,11 +22,21 @@ import (
 func (s *Server) startGuard(ctx context.Context, stops *stack) error {
 	c := &s.config
 	if c.JWKS == "" {
-		s.logger.Warn("clients are not authenticated: there is no --jwks", "listen", c.Listen, "insecure", c.Insecure)
+		said := slog.LevelInfo // as only this machine is served
+		if c.Insecure {
+			said = slog.LevelWarn
+		}
+		s.logger.Log(ctx, said, "clients are not authenticated, as there is no --jwks", "listen", c.Listen, "insecure", c.Insecure)
 		return nil
 	}
 	if host, _, err := net.SplitHostPort(c.Listen); err == nil && !isLoopback(host) && c.TLSCert == "" && len(c.TrustedProxies) == 0 {
 		s.logger.Warn("tokens come to --listen in the clear: use --tls-cert and --tls-key, or a proxy that ends TLS, named by --trusted-proxies")
+	}
+	if c.JWTIssuer == "" || c.JWTAudience == "" {
+		s.logger.Warn("any token signed with the keys of --jwks is taken, whoever it was made for: use --jwt-issuer and --jwt-audience")
+	}
+	if host, _, err := net.SplitHostPort(c.Admin); err == nil && !isLoopback(host) {
+		s.logger.Warn("tokens come to --admin in the clear: keep it off networks that others read")
 	}
 	g, err := token.New(ctx, token.Config{
 		Keys: c.JWKS, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Region: c.Region, ClientCertificates: c.TLSCA != "",
@@ -50,16 +61,22 @@ func (s *Server) startQuota(c *cluster.Cluster, stops *stack) {
 			Connections: s.config.MaxConnectionsPerUser, Subscriptions: s.config.MaxSubscriptionsPerUser,
 		},
 		Node: s.config.Name, Send: c.Tell,
-		Evict: func(subject string, connections int) {
-			if e := s.edge.Load(); e != nil {
-				e.Evict(subject, connections)
-			}
-		},
+		Evict:  s.evict,
 		Logger: s.logger.With("part", "quota"), Registerer: s.registry,
 	})
 	c.OnTold(func(_ string, data []byte) { q.Heard(data) })
 	s.quota = q
 	stops.push(func() error { q.Close(); return nil })
+}
+
+// evict closes what a subject has too many of: sessions first, then streams over HTTP.
+func (s *Server) evict(subject string, connections int) {
+	if e := s.edge.Load(); e != nil {
+		connections -= e.Evict(subject, connections)
+	}
+	if a := s.api.Load(); a != nil && connections > 0 {
+		a.Evict(subject, connections)
+	}
 }
 
 // edgeQuota and apiQuota are the quota as each of those wants it.
@@ -78,6 +95,9 @@ func (q apiQuota) Account(subject string) api.Account { return q.Quota.Account(s
 func (s *Server) guardEdge(c *edge.Config) {
 	if s.guard != nil {
 		c.Guard = s.guard
+	}
+	if s.localOnly() {
+		c.Hosts = s.config.names
 	}
 	if s.quota != nil {
 		c.Quota = edgeQuota{s.quota}
@@ -113,8 +133,9 @@ func certificateOf(r *http.Request) *x509.Certificate {
 	return nil
 }
 
-// followRevocations brings what is revoked anywhere to those who let clients in.
-func (s *Server) followRevocations(c *cluster.Cluster, e *edge.Edge, a *api.API) {
+// followRevocations brings what is revoked anywhere to the guard, before it lets
+// anybody in.
+func (s *Server) followRevocations(c *cluster.Cluster) {
 	if s.guard == nil {
 		return
 	}
@@ -124,6 +145,15 @@ func (s *Server) followRevocations(c *cluster.Cluster, e *edge.Edge, a *api.API)
 			revoked[i] = token.Revocation(r)
 		}
 		s.guard.Revoke(revoked)
+	})
+}
+
+// recheckRevoked ends what was opened by those who have been revoked since.
+func (s *Server) recheckRevoked(c *cluster.Cluster, e *edge.Edge, a *api.API) {
+	if s.guard == nil {
+		return
+	}
+	c.OnRevoked(func([]cluster.Revocation) {
 		e.Recheck()
 		a.Recheck()
 	})
@@ -132,54 +162,96 @@ func (s *Server) followRevocations(c *cluster.Cluster, e *edge.Edge, a *api.API)
 // adminTimeout bounds how long a token of the admin port waits for keys.
 const adminTimeout = 5 * time.Second
 
+// operatorKey is the key of the token's subject in the context of a request to the
+// admin port.
+type operatorKey struct{}
+
 // guarded asks requests to the admin port that come from elsewhere for a token which
 // grants admin. Probes get through: they learn no more than a status.
 func (s *Server) guarded(next http.Handler) http.Handler {
-	if s.guard == nil {
-		return next
-	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if fromHere(r) || r.URL.Path == "/healthz" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		err := s.admits(r)
+		local := s.fromHere(r)
 		switch {
-		case err == nil:
+		case tokenInURL(r):
+			writeProblem(w, http.StatusBadRequest, protocol.CodeBadRequest, "tokens are not taken in the URL: send Authorization: Bearer")
+		case local && !s.config.names(r.Host):
+			writeProblem(w, http.StatusForbidden, protocol.CodeForbidden, unknownHost(r.Host))
+		case s.guard == nil, local, r.URL.Path == "/healthz":
 			next.ServeHTTP(w, r)
-		case r.URL.Path == "/readyz" && r.Header.Get("Authorization") == "":
-			ready := s.readiness()
-			writeJSON(w, ready.httpStatus(), map[string]string{"status": ready.Status})
 		default:
-			if err.Code == protocol.CodeUnauthorized {
-				w.Header().Set("WWW-Authenticate", "Bearer")
-			}
-			writeProblem(w, err.Code.Status(), err.Code, err.Message)
+			s.guardOperator(next, w, r)
 		}
 	})
 }
 
-// fromHere reports whether a request comes from this machine and for itself.
-func fromHere(r *http.Request) bool {
+// guardOperator serves who may operate the node, and a probe's wish to know its status.
+func (s *Server) guardOperator(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	caller, err := s.operator(r)
+	if err == nil {
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), operatorKey{}, caller.Subject)))
+		return
+	}
+	if r.URL.Path == "/readyz" && r.Header.Get("Authorization") == "" {
+		ready := s.readiness()
+		writeJSON(w, ready.httpStatus(), map[string]string{"status": ready.Status})
+		return
+	}
+	if err.Code == protocol.CodeUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	s.auditOperation(r, err.Code.Status())
+	writeProblem(w, err.Code.Status(), err.Code, err.Message)
+}
+
+// fromHere reports whether a request comes from this machine and for itself. Where the
+// admin port is open to others none does: a proxy beside the node looks like that too.
+func (s *Server) fromHere(r *http.Request) bool {
+	listen, _, err := net.SplitHostPort(s.config.Admin)
+	if err != nil || !isLoopback(listen) {
+		return false
+	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	forwarded := r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != ""
 	return err == nil && isLoopback(host) && !forwarded
 }
 
-// admits checks the token of a request to the admin port.
-func (s *Server) admits(r *http.Request) *protocol.Error {
+// auditOperation says in the log who changed something about the region, or wanted to.
+func (s *Server) auditOperation(r *http.Request, status int) {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return
+	}
+	subject, _ := r.Context().Value(operatorKey{}).(string)
+	s.logger.Info("audit", "part", "admin", "subject", subject, "address", r.RemoteAddr, "method", r.Method, "path", r.URL.Path, "status", status)
+}
+
+// tokenInURL reports whether a request has a query parameter that tokens are put into.
+func tokenInURL(r *http.Request) bool {
+	for name := range r.URL.Query() {
+		switch strings.ToLower(name) {
+		case "token", "access_token", "jwt", "authorization":
+			return true
+		}
+	}
+	return false
+}
+
+// operator is whom the token of a request to the admin port names, if that grants admin.
+func (s *Server) operator(r *http.Request) (*protocol.Caller, *protocol.Error) {
+	if s.cluster.Load() == nil {
+		return nil, protocol.RetryLater(protocol.CodeUnavailable, 1000, "the node doesn't know yet which tokens are revoked")
+	}
 	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || len(r.Header.Values("Authorization")) != 1 {
-		return protocol.NewError(protocol.CodeUnauthorized, "the admin port wants a token that grants admin, in the Authorization header")
+		return nil, protocol.NewError(protocol.CodeUnauthorized, "the admin port wants a token that grants admin, in the Authorization header")
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), adminTimeout)
 	defer cancel()
 	caller, err := s.guard.Token(ctx, strings.TrimSpace(bearer))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !caller.Access.May(protocol.RightAdmin) {
-		return protocol.NewError(protocol.CodeForbidden, "admin is not granted in region %q", s.config.Region)
+		return nil, protocol.NewError(protocol.CodeForbidden, "admin is not granted in region %q", s.config.Region)
 	}
-	return nil
+	return caller, nil
 }

@@ -58,9 +58,11 @@ func (s *Server) operate(do operation) http.HandlerFunc {
 		answer, err := do(ctx, c, r)
 		if err != nil {
 			status, code := operationStatus(err)
+			s.auditOperation(r, status)
 			writeProblem(w, status, code, err.Error())
 			return
 		}
+		s.auditOperation(r, http.StatusOK)
 		writeJSON(w, http.StatusOK, answer)
 	}
 }

@@ -3,6 +3,8 @@ package server
 import (
 	_ "embed"
 	"net/http"
+
+	"github.com/stockmesh/stockmesh/protocol"
 )
 
 //go:embed console.html
@@ -11,7 +13,11 @@ var console []byte
 // publicHandler serves the console at / and the HTTP interface everywhere else.
 func (s *Server) publicHandler(api http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/" || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		if s.localOnly() && !s.config.names(r.Host) {
+			writeProblem(w, http.StatusForbidden, protocol.CodeForbidden, unknownHost(r.Host))
+			return
+		}
+		if r.URL.Path != "/" || tokenInURL(r) || r.Method != http.MethodGet && r.Method != http.MethodHead {
 			api.ServeHTTP(w, r)
 			return
 		}

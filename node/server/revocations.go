@@ -41,7 +41,7 @@ func (s *Server) revoke(ctx context.Context, c *cluster.Cluster, r *http.Request
 	if err := c.Revoke(ctx, cluster.Revocation(body)); err != nil {
 		return nil, err
 	}
-	s.logger.Info("revoked", "part", "audit", "token_id", body.TokenID, "subject", body.Subject, "before", body.Before, "address", r.RemoteAddr)
+	s.logger.Info("revoked", "part", "admin", "token_id", body.TokenID, "of", body.Subject, "before", body.Before, "until", body.Until)
 	return body, nil
 }
 

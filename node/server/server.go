@@ -44,6 +44,7 @@ type Server struct {
 	admin   net.Listener
 	cluster atomic.Pointer[cluster.Cluster]
 	edge    atomic.Pointer[edge.Edge]
+	api     atomic.Pointer[api.API]
 	phase   atomic.Pointer[string] // while cluster is nil
 }
 
@@ -153,6 +154,7 @@ func (s *Server) startCluster(ctx context.Context, stops *stack) error {
 		}
 		return err
 	}
+	s.followRevocations(c) // before anybody may ask for something
 	s.cluster.Store(c)
 	stops.push(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
@@ -216,7 +218,8 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 	}
 	s.guardAPI(&resources)
 	a := api.New(resources)
-	s.followRevocations(c, e, a)
+	s.api.Store(a)
+	s.recheckRevoked(c, e, a)
 	srv := &http.Server{
 		Handler: s.publicHandler(a), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, ConnContext: withConn,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
