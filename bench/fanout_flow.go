@@ -11,7 +11,10 @@ import (
 type paced struct {
 	*flow
 	rates [kinds][]float64 // of each turn of stream: items per second
-	load  [kinds]*party    // what offer has found
+	pids  []int            // who delivers
+	cpu   [kinds]time.Duration
+	items [kinds]int64
+	load  [kinds]*party // what offer has found
 }
 
 // fanoutOverlapping measures both sides once more as they are used: the next change is on
@@ -22,10 +25,12 @@ func (r *round) fanoutOverlapping(ctx context.Context, node, floor *stage, texts
 		return nil
 	}
 	ours := r.nodeFlow(node)
+	ours.pids = r.target.pids()
 	bare, err := floorFlow(floor, texts, r.changed)
 	if err != nil {
 		return err
 	}
+	bare.pids = floor.pids
 	length := 2 * kinds * r.duration
 	if err := r.profiled(length, func() error { return r.streamBoth(ctx, ours, bare) }); err != nil {
 		return r.late(err)
@@ -169,8 +174,11 @@ func (r *round) inTurn(what string, each time.Duration, a, b *paced, run func(*p
 func (r *round) streamBoth(ctx context.Context, ours, bare *paced) error {
 	for kind := range kinds {
 		err := r.inTurn(r.kindName(kind)+", overlapping", turnLength, ours, bare, func(p *paced, length time.Duration, step func()) error {
+			used, delivered := cpuTimes(p.pids), p.party.delivered
 			rate, err := p.stream(ctx, kind, length, step)
 			p.rates[kind] = append(p.rates[kind], rate)
+			p.cpu[kind] += cpuTimes(p.pids) - used
+			p.items[kind] += p.party.delivered - delivered
 			return err
 		})
 		if err != nil {
@@ -190,12 +198,34 @@ func (r *round) putStream(ours, bare *paced) {
 		r.numbers[prefix+"stream_per_second"] = spreadOf(ours.rates[kind]).median
 		r.peer(bareWrite)[prefix+"stream_per_second"] = spreadOf(bare.rates[kind]).median
 		r.numbers[prefix+"stream_floor_ratio"] = spreadOf(ratios).median
+		ours.putCPU(kind, r.numbers)
+		bare.putCPU(kind, r.peer(bareWrite))
 		r.mark(prefix+"stream_floor_ratio", atLeast, floorRatioMin)
 	}
 	r.numbers["stream_conflated_items"] = float64(ours.party.conflated)
 	if r.numbers["stream_delivered_items"] = float64(ours.party.delivered); ours.party.delivered == 0 {
 		r.violate("nothing was delivered")
 	}
+}
+
+// putCPU writes what an item has cost whoever delivers it: unlike the rates, that
+// doesn't ask who else is at work on the machine.
+func (p *paced) putCPU(kind int, to numbers) {
+	if p.cpu[kind] > 0 && p.items[kind] > 0 {
+		to[kindPrefixes[kind]+"stream_cpu_us_per_item"] = float64(p.cpu[kind].Nanoseconds()) / 1000 / float64(p.items[kind])
+	}
+}
+
+// cpuTimes is what processes have used together; 0 where that can't be read.
+func cpuTimes(pids []int) (sum time.Duration) {
+	for _, pid := range pids {
+		used, err := cpuTime(pid)
+		if err != nil {
+			return 0
+		}
+		sum += used
+	}
+	return sum
 }
 
 // offerBoth sends changes to both sides at half of what the node has delivered.

@@ -21,8 +21,8 @@ type flow struct {
 const flowPause = 100 * time.Millisecond
 
 // stream sends a change when half of the party has heard of the one before: the next
-// is on its way while that one is told, and no state is passed over, as nobody is two
-// behind. It returns how many items a second were delivered.
+// is on its way while that one is told. Further ahead, some states would be passed over
+// for newer ones, which is counted. It returns how many items a second were delivered.
 func (f *flow) stream(ctx context.Context, kind int, length time.Duration, step func()) (float64, error) {
 	p := f.party
 	begin, delivered := time.Now(), p.delivered

@@ -19,6 +19,8 @@ type grantsSide struct {
 	load  *load
 	sku   string
 	rates []float64 // of each turn: acknowledged per second
+	cpu   time.Duration
+	acked int64
 	ages  latencies
 }
 
@@ -73,7 +75,7 @@ func (r *round) grantTurns(ctx context.Context, sides [2]*grantsSide) error {
 		}
 		if i == 0 { // the first turn of both has been to warm up
 			for _, s := range sides {
-				s.rates = nil
+				s.rates, s.cpu, s.acked = nil, 0, 0
 				s.ages.h.Reset()
 			}
 		}
@@ -83,13 +85,16 @@ func (r *round) grantTurns(ctx context.Context, sides [2]*grantsSide) error {
 
 func (s *grantsSide) turn(ctx context.Context, length time.Duration, step func()) error {
 	s.load.ages.h.Reset()
-	acked, began := s.load.acked, time.Now()
+	acked, began, used := s.load.acked, time.Now(), cpuTimes(s.target.pids())
 	if err := s.load.saturate(ctx, s.depth, length, step); err != nil {
 		return err
 	}
 	s.rates = append(s.rates, float64(s.load.acked-acked)/time.Since(began).Seconds())
 	s.ages.h.Merge(s.load.ages.h)
-	return s.settle(ctx, s.load)
+	err := s.settle(ctx, s.load)
+	s.acked += s.load.acked - acked
+	s.cpu += cpuTimes(s.target.pids()) - used
+	return err
 }
 
 func (r *round) putGrants(with, without *grantsSide) {
@@ -102,6 +107,14 @@ func (r *round) putGrants(with, without *grantsSide) {
 	r.mark("grants_ratio", atLeast, grantsRatioMin)
 	r.numbers["acked_per_second"] = spreadOf(with.rates).median
 	r.peer(withoutTokens)["acked_per_second"] = spreadOf(without.rates).median
-	with.ages.put(r.numbers, "")
-	without.ages.put(r.peer(withoutTokens), "")
+	with.put(r.numbers)
+	without.put(r.peer(withoutTokens))
+}
+
+// put writes what a side was like, and what a command has cost its node.
+func (s *grantsSide) put(to numbers) {
+	s.ages.put(to, "")
+	if s.cpu > 0 && s.acked > 0 {
+		to["node_cpu_us_per_command"] = float64(s.cpu.Nanoseconds()) / 1000 / float64(s.acked)
+	}
 }

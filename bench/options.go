@@ -59,7 +59,7 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&o.spawn, "spawn", "", "start `N|RxN` nodes for each round: N, a region of 1, 3 or 5, or RxN, a mesh of 2 to 5 such regions (default: 1; failover, drain: 3; cut, mesh: 3x1)")
 	f.StringSliceVar(&o.endpoints, "endpoints", nil, "measure the running nodes at these `URL,...` instead (ws://host:port/v1/ws; ws://:TOKEN@host:port/v1/ws where clients need a token)")
 	f.StringVar(&o.dir, "dir", "", "`DIR` in which spawned nodes keep their data, removed at the end (default: the system's temporary directory)")
-	f.DurationVar(&o.duration, "duration", 10*time.Second, "time measured in each phase of a round")
+	f.DurationVar(&o.duration, "duration", 10*time.Second, "time measured in each phase of a round (connections: 30s; abuse: 20s in all)")
 	f.IntVar(&o.rounds, "rounds", 3, "`N` rounds; the median counts (failover, drain, cut, mesh, stalled, abuse: 1)")
 	f.BoolVar(&o.short, "short", false, "one round with phases of 2s and 2 kills, where not set otherwise")
 	f.StringVar(&o.json, "json", "", "write the result to `FILE`")
@@ -94,7 +94,7 @@ Examples:
   go run ./bench hot-sku --spawn 3x1                   on a mesh of three regions of one node
   go run ./bench cut --spawn 2x1 --duration 60s        a region loses its links for a minute, under sales
   go run ./bench mesh --rate 5000                      what linked regions cost, and how fresh they are
-  go run ./bench fanout --short                        about ten seconds
+  go run ./bench fanout --short                        about half a minute
   go run ./bench fanout --subscribers 8000             what 8,000 watchers of one SKU cost
   go run ./bench connections --count 5000 --json r.json
   go run ./bench connections --tls                     the same over TLS

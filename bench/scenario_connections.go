@@ -28,12 +28,17 @@ func connections(ctx context.Context, r *round) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := r.ramp(ctx, gen, secure); err != nil {
+	half, err := r.rampUp(ctx, gen, secure)
+	if err != nil {
 		return err
 	}
 	after, err := r.settledMemory(ctx, gen)
 	if err != nil {
 		return err
+	}
+	if n := r.count - r.count/2; half > 0 {
+		// What a node has left over from its start may be enough for the first ones.
+		r.numbers["rss_bytes_per_connection_second_half"] = float64(after-half) / float64(n)
 	}
 	if before > 0 {
 		r.numbers["rss_bytes_per_connection"] = float64(after-before) / float64(r.count)
@@ -80,27 +85,41 @@ func (r *round) checkCount() error {
 	return nil
 }
 
-// ramp opens the connections. Pings are answered on the way.
-func (r *round) ramp(ctx context.Context, gen *generator, secure *secureCrowd) (err error) {
-	r.progress.counted(fmt.Sprintf("%s: opening %d connections", r.name, r.count), r.count)
-	begin, from := time.Now(), r.times()
-	if r.tls {
-		dial := func(ctx context.Context, i int) (*secureConn, error) { return dialSecure(ctx, r.target, i) }
-		err = inParallel(ctx, r.count, dial, func(i int, s *secureConn) error {
-			secure.add(s)
-			r.progress.at(int64(i))
-			return nil
-		})
-	} else {
-		err = r.rampPlain(ctx, gen)
+// rampUp opens the connections, and says how much memory half of them take.
+func (r *round) rampUp(ctx context.Context, gen *generator, secure *secureCrowd) (half int64, err error) {
+	from := r.times()
+	first, err := r.ramp(ctx, gen, secure, 0, r.count/2)
+	if err != nil {
+		return 0, err
 	}
-	r.numbers["handshakes_per_second"] = float64(r.count) / time.Since(begin).Seconds()
+	if half, err = r.settledMemory(ctx, gen); err != nil {
+		return 0, err
+	}
+	second, err := r.ramp(ctx, gen, secure, r.count/2, r.count)
 	r.putCPU(from, int64(r.count), "handshake")
-	return err
+	r.numbers["handshakes_per_second"] = float64(r.count) / (first + second).Seconds()
+	return half, err
 }
 
-func (r *round) rampPlain(ctx context.Context, gen *generator) error {
-	return dialAll(ctx, r.target, r.count, func(i int, d *dialed) error {
+// ramp opens the connections of these numbers. Pings are answered on the way.
+func (r *round) ramp(ctx context.Context, gen *generator, secure *secureCrowd, from, to int) (time.Duration, error) {
+	r.progress.counted(fmt.Sprintf("%s: opening %d connections", r.name, to-from), to-from)
+	begin := time.Now()
+	if !r.tls {
+		err := r.rampPlain(ctx, gen, to-from)
+		return time.Since(begin), err
+	}
+	dial := func(ctx context.Context, i int) (*secureConn, error) { return dialSecure(ctx, r.target, from+i) }
+	err := inParallel(ctx, to-from, dial, func(i int, s *secureConn) error {
+		secure.add(s)
+		r.progress.at(int64(i))
+		return nil
+	})
+	return time.Since(begin), err
+}
+
+func (r *round) rampPlain(ctx context.Context, gen *generator, count int) error {
+	return dialAll(ctx, r.target, count, func(i int, d *dialed) error {
 		if _, err := gen.add(d, deaf{}); err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ type stage struct {
 	*audience
 	change func(kind int) error
 	idle   func() bool      // every change has been answered
+	pids   []int            // who delivers; nil: not known here
 	ready  func(n int) bool // so many commands more may be under way; nil: any number
 
 	delivered [kinds]int64
@@ -159,7 +160,9 @@ func (r *round) openFloorStage(ctx context.Context, gen *generator, texts [kinds
 	if err != nil {
 		return nil, nil, errors.Join(err, p.stop())
 	}
-	return newStage(a, change, func() bool { return true }), p.stop, nil
+	s := newStage(a, change, func() bool { return true })
+	s.pids = []int{p.pid()}
+	return s, p.stop, nil
 }
 
 func openFloorDriver(ctx context.Context, floor string, texts [kinds][]byte) (change func(int) error, err error) {
