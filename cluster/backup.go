@@ -17,11 +17,16 @@ import (
 )
 
 // A backup is one file: protocol.BackupMagic, the header, then for each shard its snapshot
-// in chunks and the rounds that were committed while it was written, and a SHA-256 of all
-// that. Chunks and rounds begin with their length; length zero ends them.
+// in chunks and the rounds that were committed while it was written, then revokedMark and
+// what is revoked, as it stands in its bucket, and a SHA-256 of all that. Chunks, rounds
+// and revocations begin with their length; length zero ends them. Files of before there
+// was a revokedMark end behind the shards.
 
-// Backup writes the region's whole state as this node has it: items, reservations and
-// the keys that are remembered. Selling goes on meanwhile; what is committed after the
+// revokedMark begins the part of a backup that holds what is revoked.
+const revokedMark = "revocations\n"
+
+// Backup writes the region's whole state as this node has it: items, reservations, the
+// keys that are remembered, and what is revoked. Selling goes on meanwhile; what is committed after the
 // beginning may or may not be in it. With several shards that may be true of an order's
 // parts one by one: keep clients away while a backup is taken that shall be used.
 func (c *Cluster) Backup(ctx context.Context, w io.Writer) error {
@@ -40,6 +45,9 @@ func (c *Cluster) Backup(ctx context.Context, w io.Writer) error {
 		if err := b.shard(ctx, s); err != nil {
 			return fmt.Errorf("back up shard %d: %w", s.n, err)
 		}
+	}
+	if err := b.revoked(c.revoked.list()); err != nil {
+		return fmt.Errorf("back up revocations: %w", err)
 	}
 	if err := b.w.Flush(); err != nil {
 		return fmt.Errorf("write backup: %w", err)
@@ -82,6 +90,14 @@ func (b *backupWriter) shard(ctx context.Context, s *shard) error {
 	return b.chunk(nil)
 }
 
+func (b *backupWriter) revoked(list []Revocation) error {
+	b.write([]byte(revokedMark))
+	for i := range list {
+		_ = b.chunk(list[i].value())
+	}
+	return b.chunk(nil)
+}
+
 // restoreFile is the backup that a new data directory begins with; `stockctl restore`
 // puts it there.
 const restoreFile = "restore.stockmesh"
@@ -90,6 +106,9 @@ const restoreFile = "restore.stockmesh"
 type backup struct {
 	protocol.BackupHeader
 	states []*ledger.State
+
+	revoked []Revocation
+	early   bool // of a version that wrote no revocations
 }
 
 // readBackup reads a backup, nil where there is none.
@@ -164,7 +183,32 @@ func (r *backupReader) backup() (*backup, error) {
 		}
 		b.states = append(b.states, state)
 	}
-	return b, nil
+	return b, r.revoked(b)
+}
+
+// revoked reads what is revoked.
+func (r *backupReader) revoked(b *backup) error {
+	if _, err := r.r.Peek(1); errors.Is(err, io.EOF) {
+		b.early = true
+		return nil
+	}
+	mark := make([]byte, len(revokedMark))
+	if _, err := io.ReadFull(r.r, mark); err != nil || string(mark) != revokedMark {
+		return errors.New("behind the shards is something that this version can't read")
+	}
+	for {
+		data, err := r.chunk()
+		if err != nil || len(data) == 0 {
+			return err
+		}
+		var stored storedRevocation
+		err = protocol.UnmarshalJSON(data, &stored)
+		rev, wrong := stored.revocation()
+		if err = errors.Join(err, wrong); err != nil {
+			return fmt.Errorf("revocation %d: %w", len(b.revoked)+1, err)
+		}
+		b.revoked = append(b.revoked, rev)
+	}
 }
 
 func (r *backupReader) shard() (*ledger.State, error) {

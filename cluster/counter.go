@@ -18,6 +18,7 @@ type batch struct {
 	from            string
 	session, number uint64
 	calls           []*protocol.Call
+	unread          bool // its calls can't be read
 	left            atomic.Int32
 	refused         atomic.Bool
 }
@@ -26,10 +27,12 @@ type batch struct {
 func (d *desk) relayed(_ string, data []byte) {
 	in, err := relay.DecodeBatch(data)
 	if err != nil {
-		d.logger.Error("commands of another node can't be read", "error", err)
-		return
+		d.logger.Error("commands of another node can't be read", "node", in.From, "error", err)
+		if in.From == "" {
+			return // nobody to answer
+		}
 	}
-	b := &batch{desk: d, from: in.From, session: in.Session, number: in.Number, calls: in.Calls}
+	b := &batch{desk: d, from: in.From, session: in.Session, number: in.Number, calls: in.Calls, unread: err != nil}
 	b.left.Store(int32(len(in.Calls)))
 	due := d.config.elapsed() + int64(d.config.Patience)
 	sender := fnv.New64a()
@@ -51,7 +54,8 @@ func (d *desk) relayed(_ string, data []byte) {
 }
 
 // admit puts a batch into the owner's queue if this node decides and the batch is the
-// next one of its node. It returns the calls that found no room.
+// next one of its node. It returns the calls that found no room. A batch that can't be
+// read is taken as one whose calls are all refused: those that follow it are next then.
 func (d *desk) admit(b *batch) (left []*protocol.Call, verdict relay.Verdict) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -60,6 +64,9 @@ func (d *desk) admit(b *batch) (left []*protocol.Call, verdict relay.Verdict) {
 	}
 	switch d.receiver.Accept(b.from, b.session, b.number) {
 	case relay.Take:
+		if b.unread {
+			return nil, relay.Unreadable
+		}
 		return d.queue.put(b.calls...), relay.Done
 	case relay.Gap:
 		return nil, relay.Gap

@@ -278,6 +278,9 @@ func (d *desk) answered(_ string, data []byte) {
 		d.logger.Error("answers of another node can't be read", "error", err)
 		return
 	}
+	if delivery.Unread {
+		d.doubtUnread(delivery.Calls)
+	}
 	switch {
 	case delivery.NotOwner && d.owner == delivery.From:
 		d.owner = "" // until one gives a sign of life; asking again at once would only be refused again
@@ -295,6 +298,16 @@ func (d *desk) answered(_ string, data []byte) {
 		d.finish(delivery.Calls)
 	} else if seq := d.applied.Load(); seq >= delivery.Seq {
 		d.show(seq) // it came between the look and the entry
+	}
+}
+
+// doubtUnread takes back that calls which the owner can't read are undone, where others
+// may have done them before; mu is held.
+func (d *desk) doubtUnread(calls []*protocol.Call) {
+	for _, c := range calls {
+		if d.doubt > 0 && c.Due <= d.doubt {
+			c.Err.Details = &protocol.Details{Outcome: "unknown"}
+		}
 	}
 }
 

@@ -2,6 +2,9 @@ package cluster
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -110,10 +113,24 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
+// sealedWith is a backup with something more behind its shards.
+func sealedWith(file []byte, more string) []byte {
+	content := append(bytes.Clone(file[:len(file)-sha256.Size]), more...)
+	sum := sha256.Sum256(content)
+	return append(content, sum[:]...)
+}
+
 func FuzzBackup(f *testing.F) {
 	f.Add([]byte(protocol.BackupMagic + "{}\n"))
 	f.Add([]byte(protocol.BackupMagic + `{"region":"eu","shards":1}` + "\n\x01\x00"))
 	f.Add([]byte{})
+	early, err := os.ReadFile(filepath.Join("testdata", "early.stockmesh"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(early)
+	f.Add(sealedWith(early, revokedMark+"\x00"))
+	f.Add(sealedWith(early, revokedMark+"\x10{\"token_id\":\"a\"}\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if got, err := parseBackup(bytes.NewReader(b), int64(len(b))); err == nil && len(got.states) != got.Shards {
 			t.Fatalf("%d states of %d shards", len(got.states), got.Shards)

@@ -238,7 +238,7 @@ func (m *mesh) attend(from, _ string, data []byte) {
 	in, err := relay.DecodeBatch(data)
 	p := m.peer(from)
 	region, node, ok := strings.Cut(in.From, ".")
-	if err != nil || p == nil || !ok || region != from {
+	if p == nil || !ok || region != from {
 		m.logger.Error("commands of another region can't be read", "region", from, "as", in.From, "error", err)
 		return
 	}
@@ -253,6 +253,11 @@ func (m *mesh) attend(from, _ string, data []byte) {
 		return
 	case relay.Gap:
 		a.refuse(relay.Gap)
+		return
+	}
+	if err != nil {
+		m.logger.Error("commands of another region can't be read", "region", from, "node", node, "error", err)
+		a.refuse(relay.Unreadable)
 		return
 	}
 	sender := fnv.New64a()

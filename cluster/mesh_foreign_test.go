@@ -22,6 +22,8 @@ type stranger struct {
 	mu   sync.Mutex
 	send *relay.Sender
 	done chan *protocol.Call
+
+	change func(batch []byte) []byte // on the way; nil: nothing
 }
 
 func newStranger(t *testing.T, aa *Cluster) *stranger {
@@ -61,6 +63,9 @@ func (s *stranger) ask(commands []protocol.Command) map[string]*protocol.Call {
 		if time.Since(sent) > 2*time.Second {
 			s.send.Restart()
 			if data, ok := s.send.Next(s.aa.config.elapsed()); ok {
+				if s.change != nil {
+					data = s.change(slices.Clone(data))
+				}
 				s.aa.mesh.peer("bb").send("calls.bb-1", data)
 			}
 			sent = time.Now()

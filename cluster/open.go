@@ -121,6 +121,10 @@ func (c *Cluster) openStreams(ctx context.Context) (incarnation string, err erro
 	}
 	c.phase("catching_up")
 	c.metrics = newMetrics(c.config.Registerer)
+	// Before the logs: whoever finds those goes on, and must find what is revoked.
+	if err := c.seedRevoked(ctx); err != nil {
+		return "", err
+	}
 	for n := range c.config.Shards {
 		if err := c.openShard(ctx, n, create); err != nil {
 			return "", err

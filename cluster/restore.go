@@ -34,7 +34,10 @@ func (c *Cluster) findBackup() error {
 	if b.Region != c.config.Region || b.Shards != c.config.Shards {
 		return fmt.Errorf("the backup in %s is of region %s with %d shards, not of %s with %d", c.dir.path, b.Region, b.Shards, c.config.Region, c.config.Shards)
 	}
-	c.logger.Info("starting from a backup", "taken_at", b.TakenAt.Std(), "node", b.Node, "rounds", b.Seqs)
+	c.logger.Info("starting from a backup", "taken_at", b.TakenAt.Std(), "node", b.Node, "rounds", b.Seqs, "revocations", len(b.revoked))
+	if b.early {
+		c.logger.Warn("the backup holds no revocations, as the version that wrote it kept none in it: revoke again what must stay revoked, or roll the key that tokens are signed with")
+	}
 	c.restore = b
 	return nil
 }
@@ -65,6 +68,19 @@ func (c *Cluster) seed(ctx context.Context, n int, archive *bus.Archive) error {
 	})
 	if err != nil {
 		return fmt.Errorf("write snapshot %s: %w", name, err)
+	}
+	return nil
+}
+
+// seedRevoked writes what the backup's region had revoked where every node looks for it
+// before it lets anybody in. It may be written again, too.
+func (c *Cluster) seedRevoked(ctx context.Context) error {
+	if c.restore == nil || len(c.restore.revoked) == 0 {
+		return nil
+	}
+	err := c.patiently(ctx, func() error { return c.revoked.seed(ctx, c.restore.revoked) })
+	if err != nil {
+		return fmt.Errorf("write the backup's revocations: %w", err)
 	}
 	return nil
 }

@@ -150,18 +150,7 @@ func (m *mesh) heardRevoked(from, _ string, data []byte) {
 
 // adopt makes other regions' revocations this one's too.
 func (r *revoked) adopt(ctx context.Context, list []Revocation) {
-	now := r.c.config.Clock()
-	var rows []bus.Row
-	for _, rev := range list {
-		row, known := r.lookUp(&rev)
-		if rev.over(now) || known && row.covers(rev) || !known && r.full() {
-			continue
-		}
-		if known {
-			rev = rev.with(row.Revocation)
-		}
-		rows = append(rows, bus.Row{Key: rev.key(), Value: rev.value(), Revision: row.revision})
-	}
+	rows := r.lacking(list)
 	if len(rows) == 0 {
 		return
 	}

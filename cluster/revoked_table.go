@@ -78,6 +78,34 @@ func (r *revoked) store(ctx context.Context, rev Revocation) error {
 	}
 }
 
+// seed writes a list into a bucket that may hold some of it already.
+func (r *revoked) seed(ctx context.Context, list []Revocation) error {
+	t, err := r.bucket(ctx, true)
+	if err == nil {
+		err = r.read(ctx, t)
+	}
+	if err == nil {
+		_, err = r.write(ctx, t, r.lacking(list))
+	}
+	return err
+}
+
+// lacking returns rows for what of a list is not known yet.
+func (r *revoked) lacking(list []Revocation) (rows []bus.Row) {
+	now := r.c.config.Clock()
+	for _, rev := range list {
+		row, known := r.lookUp(&rev)
+		if rev.over(now) || known && row.covers(rev) || !known && r.full() {
+			continue
+		}
+		if known {
+			rev = rev.with(row.Revocation)
+		}
+		rows = append(rows, bus.Row{Key: rev.key(), Value: rev.value(), Revision: row.revision})
+	}
+	return rows
+}
+
 // passes tells whether the same write may succeed a moment later.
 func passes(err error) bool {
 	for _, e := range []error{bus.ErrConflict, bus.ErrUnknown, bus.ErrBusy, bus.ErrNoLeader} {

@@ -149,3 +149,19 @@ func TestSameGrants(t *testing.T) {
 		t.Error("another region, or none")
 	}
 }
+
+func BenchmarkAccessCheck(b *testing.B) {
+	var list []Grant
+	if err := json.Unmarshal([]byte(`[{"do":["watch","history"],"skus":["tee-*","cap-*"]},{"do":["reserve","sell"],"skus":["tee-*","cap-*","hot"],"locations":["main","store-1"],"regions":["eu"]},{"do":["adjust"]}]`), &list); err != nil {
+		b.Fatal(err)
+	}
+	a := NewAccess("eu", list)
+	call := Call{Command: Command{Op: OpSell, Key: "k", Lines: []Line{{SKU: "hot", Location: "main", Quantity: 1}}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := a.Check(&call.Command); err != nil {
+			b.Fatal(err)
+		}
+		a.VisibleReply(&call)
+	}
+}

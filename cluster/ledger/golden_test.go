@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -64,5 +65,37 @@ func TestOldLogsAndSnapshotsAreRead(t *testing.T) {
 	}
 }
 
-// goldens are the versions whose files are kept.
-var goldens = []string{"first", "addresses"}
+// goldens are the versions whose files are kept. In "addresses" records have a second
+// byte of flags in the first format; since then they raise it.
+var goldens = []string{"first", "addresses", "formats"}
+
+// What an earlier version can read has the format that it knows; what it can't has not.
+func TestFormatIsTheFirstThatWillDo(t *testing.T) {
+	formats := make(map[byte]int)
+	for _, b := range seedDesk(t).log {
+		r, err := Decode(b)
+		must(t, err)
+		want := byte(roundFormat)
+		for i := range r.Records {
+			if r.Records[i].Address != "" {
+				want = roundFormat2
+			}
+		}
+		if b[0] != want {
+			t.Errorf("a round of format %d, want %d: %x", b[0], want, b)
+		}
+		formats[want]++
+		if b[0] = roundFormat2; want == roundFormat {
+			if _, err := Decode(b); err == nil {
+				t.Error("read in a later format than it needs")
+			}
+		}
+		b[0] = roundFormat2 + 1
+		if _, err := Decode(b); err == nil || !strings.Contains(err.Error(), "round of format 3, this version reads 1 and 2: a later version of stockmesh wrote it") {
+			t.Errorf("a later format: %v", err)
+		}
+	}
+	if formats[roundFormat] == 0 || formats[roundFormat2] == 0 {
+		t.Errorf("rounds by format: %v", formats)
+	}
+}

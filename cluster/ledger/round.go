@@ -49,6 +49,10 @@ type Round struct {
 	Nonce   uint64             // tells the author's own rounds from others'
 	Items   []protocol.ItemKey // each once; events and lines point into it
 	Records []Record
+
+	// early: read in the first format, though a record has a second byte of flags.
+	// Rounds were written so for some hours, before the second format.
+	early bool
 }
 
 // Record is one command's, or one expiry's, effect.
@@ -94,7 +98,12 @@ type Event struct {
 	Total                         int64    // TypeGrant, TypeAccept
 }
 
-const roundFormat = 1
+// The formats of a round. It is written in the first one that has what it needs, so
+// that earlier versions read all they can, and say why they don't read the others.
+const (
+	roundFormat  = 1
+	roundFormat2 = 2 // a record has a second byte of flags
+)
 
 // The least that the parts of a round take in bytes.
 const (
@@ -121,7 +130,7 @@ const hasAddress = 1 << 0
 // AppendTo appends the round's stored form, described in DESIGN.md.
 func (r *Round) AppendTo(b []byte) []byte {
 	w := writer{b}
-	w.byte(roundFormat)
+	w.byte(r.format())
 	w.int(int64(r.At))
 	w.fixed(r.Nonce)
 	w.uint(uint64(len(r.Items)))
@@ -135,6 +144,25 @@ func (r *Round) AppendTo(b []byte) []byte {
 	}
 	return w.b
 }
+
+func (r *Round) format() byte {
+	if !r.early && r.hasMore() {
+		return roundFormat2
+	}
+	return roundFormat
+}
+
+// hasMore tells whether a record has a second byte of flags.
+func (r *Round) hasMore() bool {
+	for i := range r.Records {
+		if r.Records[i].hasMore() {
+			return true
+		}
+	}
+	return false
+}
+
+func (rec *Record) hasMore() bool { return rec.Address != "" }
 
 func (rec *Record) flags() byte {
 	var f byte
@@ -150,7 +178,7 @@ func (rec *Record) flags() byte {
 	set(hasEpoch, rec.Epoch != 0)
 	set(hasEvents, len(rec.Events) > 0)
 	set(hasOrder, rec.Order != nil)
-	set(hasMore, rec.Address != "")
+	set(hasMore, rec.hasMore())
 	return f
 }
 
@@ -237,8 +265,9 @@ func (w *writer) event(ev *Event, t Type) {
 // copy of it.
 func Decode(b []byte) (*Round, error) {
 	r := reader{b: b, text: string(b)}
-	if f := r.byte(); f != roundFormat && r.err == nil {
-		return nil, fmt.Errorf("round of format %d, this version reads %d", f, roundFormat)
+	format := r.byte()
+	if r.err == nil && format != roundFormat && format != roundFormat2 {
+		return nil, fmt.Errorf("round of format %d, this version reads %d and %d: a later version of stockmesh wrote it, run that one or restore a backup of before", format, roundFormat, roundFormat2)
 	}
 	round := &Round{At: protocol.Time(r.int()), Nonce: r.fixed()}
 	round.Items = make([]protocol.ItemKey, r.count(2))
@@ -249,6 +278,11 @@ func Decode(b []byte) (*Round, error) {
 	for i := range round.Records {
 		r.record(&round.Records[i], len(round.Items))
 	}
+	more := round.hasMore()
+	if !more && format == roundFormat2 {
+		r.fail("a format without its flags")
+	}
+	round.early = more && format == roundFormat
 	if err := r.end(); err != nil {
 		return nil, fmt.Errorf("round: %w", err)
 	}

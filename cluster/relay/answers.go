@@ -10,11 +10,12 @@ import (
 // Verdict says what became of a batch as a whole.
 type Verdict uint8
 
-// The verdicts; the third is Gap: not taken, as batches before it are missing. The
-// values stand on the wire.
+// The verdicts, and Gap: not taken, as batches before it are missing. The values
+// stand on the wire.
 const (
-	Done     Verdict = 0 // taken, each call is answered
-	NotOwner Verdict = 2 // not taken: the node does not own the shard, or not any more
+	Done       Verdict = 0 // taken, each call is answered
+	NotOwner   Verdict = 2 // not taken: the node does not own the shard, or not any more
+	Unreadable Verdict = 3 // taken, and all calls refused: the node can't read them
 )
 
 // Answers goes back for a Batch.
@@ -80,7 +81,7 @@ func AppendAnswers(b []byte, from string, session, number, seq uint64, calls []*
 	return b
 }
 
-// AppendRefusal appends the answer to a batch that was not taken.
+// AppendRefusal appends the answer to a batch that was not taken, or is Unreadable.
 func AppendRefusal(b []byte, from string, session, number uint64, verdict Verdict, owner string) []byte {
 	b = appendAnswersHeader(b, from, session, number, verdict)
 	return appendString(b, owner)
@@ -245,7 +246,7 @@ func (r *answersReader) header() Answers {
 	a := Answers{From: r.string(), Session: r.uint(), Number: r.uint(), Verdict: Verdict(r.byte())}
 	switch a.Verdict {
 	case Done:
-	case Gap, NotOwner:
+	case Gap, NotOwner, Unreadable:
 		a.Owner = r.string()
 	default:
 		r.fail("unknown verdict")

@@ -21,9 +21,13 @@ type Batch struct {
 }
 
 // The first byte of a message: which it is in the high half, its version in the
-// low half.
+// low half. A batch of any version goes on with from, session and number, so that
+// who can't read it can say so. A batch is written in the first version that has
+// what its calls need.
 const (
+	isBatch       = 0x10
 	batchFormat   = 0x11
+	batchFormat2  = 0x12 // with flags of flags2
 	answersFormat = 0x21
 )
 
@@ -50,6 +54,8 @@ const (
 	hasOrder     = 1 << 22
 	hasAddress   = 1 << 23
 	hasWithin    = 1 << 24
+
+	flags2 = hasAddress | hasWithin // what batchFormat does not have
 )
 
 // The least that a call, a line and a number take in bytes.
@@ -119,8 +125,8 @@ func rareFlagsOf(c *protocol.Call) (f uint32) {
 	return f
 }
 
-// appendHeader begins a batch. The count that ends the header is set by setCount
-// once the calls are appended.
+// appendHeader begins a batch. What it can't know before the calls are appended
+// is set by seal.
 func appendHeader(b []byte, from string, session, number uint64) []byte {
 	b = append(b, batchFormat)
 	b = appendString(b, from)
@@ -129,10 +135,22 @@ func appendHeader(b []byte, from string, session, number uint64) []byte {
 	return append(b, 0, 0, 0, 0)
 }
 
-// setCount fills in how many calls follow a header that ends at end.
-func setCount(b []byte, end, n int) { binary.LittleEndian.PutUint32(b[end-4:], uint32(n)) }
+// seal ends a batch that begins with b: it fills in how many calls follow the
+// header, which ends at end, and the format that all their flags need.
+func seal(b []byte, end, n int, flags uint32) {
+	b[0] = formatOf(flags)
+	binary.LittleEndian.PutUint32(b[end-4:], uint32(n))
+}
 
-func appendCall(b []byte, c *protocol.Call) []byte {
+func formatOf(flags uint32) byte {
+	if flags&flags2 != 0 {
+		return batchFormat2
+	}
+	return batchFormat
+}
+
+// appendCall also returns the flags of the call.
+func appendCall(b []byte, c *protocol.Call) (_ []byte, flags uint32) {
 	m, f := &c.Command, flagsOf(c)
 	b = appendOp(b, m.Op)
 	b = binary.LittleEndian.AppendUint32(b, f)
@@ -169,7 +187,7 @@ func appendCall(b []byte, c *protocol.Call) []byte {
 	if m.Within != nil {
 		b = appendScope(b, m.Within)
 	}
-	return b
+	return b, f
 }
 
 func appendOrder(b []byte, o *protocol.Order) []byte {
@@ -205,6 +223,7 @@ func appendLines(b []byte, lines []protocol.Line) []byte {
 // batchReader is a reader with pieces of what calls point to.
 type batchReader struct {
 	reader
+	flags   uint32 // of all calls together
 	numbers []int64
 	texts   []string
 	lines   []protocol.Line
@@ -215,31 +234,53 @@ type batchReader struct {
 // Done; of a read only the Op, Key and other fields of a write are there, not what
 // it selects. They stand in one piece of memory and their strings share one copy
 // of data: any of them keeps all alive, so what is to last must be cloned.
+//
+// With an error the batch has no calls, but From, Session and Number where they can
+// be read: answer it with Unreadable. Else From is empty.
 func DecodeBatch(data []byte) (Batch, error) {
 	r := batchReader{reader: reader{b: data}}
 	r.own(data)
-	r.format(batchFormat, "batch")
+	format := r.byte()
+	if r.err == nil && format&^0x0f != isBatch {
+		return Batch{}, fmt.Errorf("batch: %w: format %#x is not that of a batch", errMalformed, format)
+	}
 	batch := Batch{From: r.string(), Session: r.uint(), Number: r.uint()}
+	if r.err != nil {
+		return Batch{}, fmt.Errorf("batch: %w", r.err)
+	}
+	if format != batchFormat && format != batchFormat2 {
+		return batch, unknownFormat("batch", format, "%#x and %#x", batchFormat, batchFormat2)
+	}
+	calls := r.calls()
+	if r.err == nil && format != formatOf(r.flags) {
+		r.fail("flags that its format does not have, or a format without its flags")
+	}
+	if err := r.end(); err != nil {
+		return batch, fmt.Errorf("batch: %w", err)
+	}
+	batch.Calls = calls
+	return batch, nil
+}
+
+func (r *batchReader) calls() []*protocol.Call {
 	n := uint64(r.fixed32())
 	if n > CallsMax {
 		r.fail("more calls than a batch may have")
 	}
-	calls := make([]protocol.Call, r.count(n, callBytesMin))
-	batch.Calls = make([]*protocol.Call, len(calls))
-	for i := range calls {
-		r.call(&calls[i])
-		batch.Calls[i] = &calls[i]
+	piece := make([]protocol.Call, r.count(n, callBytesMin))
+	calls := make([]*protocol.Call, len(piece))
+	for i := range piece {
+		r.call(&piece[i])
+		calls[i] = &piece[i]
 	}
-	if err := r.end(); err != nil {
-		return Batch{}, fmt.Errorf("batch: %w", err)
-	}
-	return batch, nil
+	return calls
 }
 
 func (r *batchReader) call(c *protocol.Call) {
 	m := &c.Command
 	m.Op = r.op()
 	f := r.fixed32()
+	r.flags |= f
 	for i, p := range textsOf(c) {
 		if f&(1<<(textsAt+i)) != 0 {
 			*p = r.string()

@@ -1,7 +1,10 @@
 package relay
 
 import (
+	"bytes"
+	"encoding/hex"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -125,11 +128,13 @@ var same = cmp.Options{cmpopts.EquateEmpty(), cmpopts.IgnoreFields(protocol.Call
 // appendBatch is Next without a sender.
 func appendBatch(b []byte, from string, session, number uint64, calls []*protocol.Call) []byte {
 	b = appendHeader(b, from, session, number)
-	end := len(b)
+	end, all := len(b), uint32(0)
 	for _, c := range calls {
-		b = appendCall(b, c)
+		var flags uint32
+		b, flags = appendCall(b, c)
+		all |= flags
 	}
-	setCount(b, end, len(calls))
+	seal(b, end, len(calls), all)
 	return b
 }
 
@@ -261,12 +266,84 @@ func TestOtherVersionsAreErrors(t *testing.T) {
 	if _, err := DecodeAnswers(batch); err == nil {
 		t.Error("a batch was read as answers")
 	}
-	batch[0]++
 	answers[0]++
-	if _, err := DecodeBatch(batch); err == nil {
-		t.Error("a batch of a later version was read")
+	if _, err := DecodeAnswers(answers); err == nil || !strings.Contains(err.Error(), "format 0x22, this version reads 0x21") {
+		t.Errorf("answers of a later version: %v", err)
 	}
-	if _, err := DecodeAnswers(answers); err == nil {
-		t.Error("answers of a later version were read")
+}
+
+// laterBatch is a batch of a version that is not there yet.
+func laterBatch(from string, session, number uint64) []byte {
+	b := appendHeader(nil, from, session, number)
+	b[0] = batchFormat2 + 1
+	return append(b, "what nobody knows yet"...)
+}
+
+// Who sent what can't be read is known, so that it can be told.
+func TestUnreadableBatchesHaveASender(t *testing.T) {
+	good := appendBatch(nil, "eu-1", 7, 3, sampleCalls())
+	for name, tt := range map[string]struct {
+		data []byte
+		from string
+		want string
+	}{
+		"later":        {laterBatch("eu-1", 7, 3), "eu-1", "format 0x13, this version reads 0x11 and 0x12: the nodes run different versions, upgrade"},
+		"cut short":    {good[:len(good)-1], "eu-1", "malformed"},
+		"longer":       {append(bytes.Clone(good), 0), "eu-1", "malformed"},
+		"header alone": {good[:8], "eu-1", "malformed"},
+		"half of that": {good[:6], "", "malformed"},
+		"nothing":      {nil, "", "malformed"},
+		"no batch":     {append([]byte{answersFormat}, good[1:]...), "", "0x21 is not that of a batch"},
+	} {
+		got, err := DecodeBatch(tt.data)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: error is %v, want %q in it", name, err, tt.want)
+		}
+		want := Batch{}
+		if tt.from != "" {
+			want = Batch{From: tt.from, Session: 7, Number: 3}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// oldBatch was written by the version before addresses and scopes.
+const oldBatch = "110465752d3107010200000001d9013800026b310473686f7001750474696c6c022331026575010141046d61696e048080808080808080100321000000016b0465752e31"
+
+// Whatever an older version can read is written as it wrote it, and what it can't
+// has another format.
+func TestFormatIsTheFirstThatWillDo(t *testing.T) {
+	old, err := hex.DecodeString(oldBatch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, err := DecodeBatch(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func() []byte { return appendBatch(nil, batch.From, batch.Session, batch.Number, batch.Calls) }
+	if again := write(); !bytes.Equal(again, old) {
+		t.Fatalf("%x read, written again it is %x", old, again)
+	}
+	last := batch.Calls[len(batch.Calls)-1]
+	for name, set := range map[string]func(){
+		"address": func() { last.Address = "192.0.2.1" },
+		"within":  func() { last.Address, last.Command.Within = "", protocol.Scope{} },
+	} {
+		set()
+		b := write()
+		if b[0] != batchFormat2 {
+			t.Errorf("%s: written in format %#x", name, b[0])
+		}
+		b[0] = batchFormat
+		if _, err := DecodeBatch(b); err == nil {
+			t.Errorf("%s: read in the old format", name)
+		}
+	}
+	old[0] = batchFormat2
+	if _, err := DecodeBatch(old); err == nil {
+		t.Error("read in a later format than it needs")
 	}
 }

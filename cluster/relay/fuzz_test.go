@@ -76,6 +76,8 @@ func sampleCalls() []*protocol.Call {
 func FuzzDecodeBatch(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{batchFormat})
+	f.Add([]byte{batchFormat2})
+	f.Add(laterBatch("eu-1", 7, 1))
 	f.Add(appendBatch(nil, "eu-1", 1<<60, 1, sampleCalls()))
 	for _, c := range sampleCalls() {
 		f.Add(appendBatch(nil, "eu-1", 2, 1, []*protocol.Call{c}))
@@ -85,6 +87,9 @@ func FuzzDecodeBatch(f *testing.F) {
 		var err error
 		checkGrowth(t, len(data), func() { batch, err = DecodeBatch(data) })
 		if err != nil {
+			if batch.Calls != nil {
+				t.Fatalf("calls of a batch that can't be read: %v", batch.Calls)
+			}
 			return
 		}
 		if again := appendBatch(nil, batch.From, batch.Session, batch.Number, batch.Calls); !bytes.Equal(again, data) {
@@ -99,6 +104,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 	f.Add([]byte{answersFormat})
 	f.Add(AppendRefusal(nil, "eu-1", 1, 1, Gap, ""))
 	f.Add(AppendRefusal(nil, "eu-1", 1, 1, NotOwner, "eu-2"))
+	f.Add(AppendRefusal(nil, "eu-1", 1, 1, Unreadable, ""))
 	f.Add(AppendAnswers(nil, "eu-1", 1<<60, 1, 77, sampleCalls()))
 	for _, c := range sampleCalls() {
 		f.Add(AppendAnswers(nil, "eu-1", 2, 1, 77, []*protocol.Call{c}))
@@ -134,6 +140,7 @@ func FuzzSenderAnswer(f *testing.F) {
 	sample := sampleCalls()
 	f.Add([]byte{})
 	f.Add(AppendRefusal(nil, "eu-1", 7, 1, Gap, ""))
+	f.Add(AppendRefusal(nil, "eu-1", 7, 1, Unreadable, ""))
 	f.Add(AppendAnswers(nil, "eu-1", 7, 1, 77, sample))
 	f.Add(AppendAnswers(nil, "eu-1", 7, 1, 77, sample[1:]))
 	f.Add(AppendAnswers(nil, "eu-1", 8, 1, 77, sample))
@@ -155,10 +162,24 @@ func FuzzSenderAnswer(f *testing.F) {
 		if err != nil {
 			t.Fatalf("a sender takes what can't be decoded: %v", err)
 		}
+		if a.Verdict == Unreadable {
+			checkRefused(t, d)
+			return
+		}
 		if diff := cmp.Diff(appendDecoded(a), AppendAnswers(nil, a.From, a.Session, a.Number, a.Seq, d.Calls)); diff != "" {
 			t.Fatal(diff)
 		}
 	})
+}
+
+// checkRefused wants that each call is told that nothing was done.
+func checkRefused(t *testing.T, d Delivery) {
+	t.Helper()
+	for _, c := range d.Calls {
+		if !d.Unread || c.Err == nil || c.Err.Code != protocol.CodeUnavailable || !c.Err.Retryable || c.Err.Details != nil {
+			t.Fatalf("call %q of an unread batch: %v", c.Command.Key, c.Err)
+		}
+	}
 }
 
 // TestDamage cuts and flips: no part of a message may be taken for the whole.

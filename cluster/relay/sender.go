@@ -36,6 +36,7 @@ type Sender struct {
 type batch struct {
 	number uint64
 	at     int64 // when it was sent
+	again  int   // so many of calls, the first, were sent in an earlier session
 	calls  []*protocol.Call
 }
 
@@ -44,6 +45,7 @@ type Delivery struct {
 	Calls     []*protocol.Call // answered and no longer the sender's, in order
 	Seq       uint64           // what of the log must be applied before they are shown
 	From      string           // node that answered; "": the message was outdated
+	Unread    bool             // From can't read Calls and did none of them; each has its Err
 	Restarted bool             // the batch was not taken: everything goes again
 	NotOwner  bool             // for the reason that From is not the owner
 	Owner     string           // which is this one, as far as From knows
@@ -87,7 +89,7 @@ func (s *Sender) Next(now int64) (data []byte, ok bool) {
 	for _, c := range calls[fresh:] {
 		s.changes.sent(c)
 	}
-	s.flight = append(s.flight, batch{number: s.number, at: now, calls: calls})
+	s.flight = append(s.flight, batch{number: s.number, at: now, again: fresh, calls: calls})
 	s.under += n
 	return s.buf, true
 }
@@ -98,17 +100,18 @@ func (s *Sender) encode() int {
 	live := s.waiting.live()
 	live = live[:min(len(live), s.limits.BatchCalls)]
 	b := appendHeader(s.buf[:0], s.from, s.session, s.number)
-	header, n := len(b), 0
+	header, n, all := len(b), 0, uint32(0)
 	for _, c := range live {
-		before := len(b)
-		b = appendCall(b, c)
+		before, flags := len(b), uint32(0)
+		b, flags = appendCall(b, c)
 		if len(b) > s.limits.BatchBytes && n > 0 {
 			b = b[:before]
 			break
 		}
+		all |= flags
 		n++
 	}
-	setCount(b, header, n)
+	seal(b, header, n, all)
 	s.buf = b
 	return n
 }
@@ -126,7 +129,14 @@ func (s *Sender) Answer(data []byte, now int64) (Delivery, error) {
 	if head.Session != s.session || i < 0 {
 		return Delivery{}, nil
 	}
-	if head.Verdict != Done {
+	switch head.Verdict {
+	case Done:
+	case Unreadable:
+		if err := r.end(); err != nil {
+			return Delivery{}, fmt.Errorf("answers: %w", err)
+		}
+		return Delivery{From: head.From, Unread: true, Calls: s.unread(i, now)}, nil
+	default:
 		s.Restart()
 		return Delivery{From: head.From, Restarted: true, NotOwner: head.Verdict == NotOwner, Owner: head.Owner}, nil
 	}
@@ -152,6 +162,24 @@ func (s *Sender) read(r *answersReader, n int) error {
 	}
 	return nil
 }
+
+// unread refuses the calls of a batch. Those that were sent in an earlier session
+// may have been done by whom they were sent to then, and are not said to be undone.
+func (s *Sender) unread(i int, now int64) []*protocol.Call {
+	b := &s.flight[i]
+	s.results = slices.Grow(s.results[:0], len(b.calls))[:len(b.calls)]
+	for n := range s.results {
+		err := protocol.RetryLater(protocol.CodeUnavailable, unreadRetryMS, "the node that has to do this runs an older version of stockmesh, and can't read it; upgrade that node")
+		if n < b.again {
+			err.Details = &protocol.Details{Outcome: "unknown"}
+		}
+		s.results[n] = Answer{Err: err}
+	}
+	return s.answered(i, now)
+}
+
+// unreadRetryMS is how long a client should wait for nodes to be upgraded.
+const unreadRetryMS = 1000
 
 // answered gives the calls of a batch their results and forgets them.
 func (s *Sender) answered(i int, now int64) []*protocol.Call {

@@ -137,12 +137,45 @@ func TestWhatIsOutdatedIsIgnored(t *testing.T) {
 	h.answers(4, h.sends(4, 9, 1, "b"), "b")
 }
 
+// What can't be read is refused at once, and said to be undone where nobody else may
+// have done it. Nothing else goes again for it.
+func TestUnreadBatch(t *testing.T) {
+	h := newHand(t, Options{BatchCalls: 2})
+	unread := func(b Batch) []byte { return AppendRefusal(nil, "o", b.Session, b.Number, Unreadable, "") }
+	h.add("a", "b", "c")
+	h.sends(1, 7, 1, "a b")
+	c := h.sends(1, 7, 2, "c")
+	if d := h.gets(2, unread(c), "c"); !d.Unread || d.Restarted || d.From != "o" {
+		t.Fatalf("%+v", d)
+	} else {
+		checkRefused(t, d)
+	}
+	h.Restart()
+	h.sends(3, 8, 1, "a b")
+	h.Restart()
+	h.limits.BatchCalls = 3
+	h.add("d")
+	abd := h.sends(4, 9, 1, "a b d")
+	d := h.gets(5, unread(abd), "a b d")
+	for i, unknown := range []bool{true, true, false} {
+		if err := d.Calls[i].Err; (err.Details != nil && err.Details.Outcome == "unknown") != unknown {
+			t.Errorf("call %d: %+v", i, err)
+		}
+	}
+	if h.Len() != 0 {
+		t.Fatal(h.Len())
+	}
+	h.add("e")
+	h.answers(7, h.sends(6, 9, 2, "e"), "e")
+}
+
 func TestABadAnswerChangesNothing(t *testing.T) {
 	h := newHand(t, Options{})
 	h.add("a", "b")
 	b := h.sends(1, 7, 1, "a b")
 	good := AppendAnswers(nil, "o", 7, 1, 1, b.Calls)
-	for _, bad := range [][]byte{nil, {answersFormat}, good[:len(good)-1], AppendAnswers(nil, "o", 7, 1, 1, b.Calls[:1])} {
+	unread := AppendRefusal(nil, "o", 7, 1, Unreadable, "")
+	for _, bad := range [][]byte{nil, {answersFormat}, append(unread, 0), unread[:len(unread)-1], good[:len(good)-1], AppendAnswers(nil, "o", 7, 1, 1, b.Calls[:1])} {
 		if d, err := h.Answer(bad, 2); err == nil || len(d.Calls) > 0 || h.Len() != 2 {
 			t.Fatalf("%x: %+v, %v", bad, d, err)
 		}

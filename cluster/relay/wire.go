@@ -119,8 +119,13 @@ func (r *reader) count(n uint64, size int) int {
 // format reads the first byte, which tells the message and its version.
 func (r *reader) format(want byte, what string) {
 	if f := r.byte(); f != want && r.err == nil {
-		r.b, r.err = nil, fmt.Errorf("%s of format %#x, this version reads %#x", what, f, want)
+		r.b, r.err = nil, unknownFormat(what, f, "%#x", want)
 	}
+}
+
+// unknownFormat is the error of what only another version of stockmesh can read.
+func unknownFormat(what string, f byte, read string, formats ...any) error {
+	return fmt.Errorf("%s of format %#x, this version reads %s: the nodes run different versions, upgrade those of the older one", what, f, fmt.Sprintf(read, formats...))
 }
 
 func (r *reader) end() error {

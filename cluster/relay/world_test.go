@@ -211,6 +211,13 @@ func (w *world) receive(at *node, data []byte) {
 	}
 	switch at.receiver.Accept(batch.From, batch.Session, batch.Number) {
 	case Take:
+		if w.settled && rapid.IntRange(0, 5).Draw(w.T, "unreadable") == 0 {
+			for _, c := range batch.Calls {
+				w.guess(batch.From).asked(w, int(c.Command.Quantity)).refused = true
+			}
+			reply(AppendRefusal(nil, at.name, batch.Session, batch.Number, Unreadable, ""))
+			return
+		}
 		for _, c := range batch.Calls {
 			w.apply(batch.From, c)
 		}
@@ -267,6 +274,12 @@ func (w *world) shown(n *node, c *protocol.Call, seq uint64) {
 		return
 	}
 	e, ok := w.log[c.Command.Key]
+	if w.settled && c.Err != nil && c.Err.Code == protocol.CodeUnavailable && n.calls[c].refused {
+		if ok && e.asked.call == c && c.Err.Details == nil {
+			w.Fatalf("%s: %q took effect, and is said not to have", n.name, c.Command.Key)
+		}
+		return
+	}
 	if !ok || c.Err != nil || len(c.Result.Items) != 1 || c.Result.Items[0].SKU != c.Command.Key {
 		w.Fatalf("%s: the answer to %q is %+v, %v", n.name, c.Command.Key, c.Result, c.Err)
 	}

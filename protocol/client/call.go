@@ -13,6 +13,9 @@ import (
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
+// retryPauseMax bounds the pause that a node may ask for.
+const retryPauseMax = time.Minute
+
 // call is one command on its way. The client's mu guards all but done, and msg
 // and err once done is closed.
 type call struct {
@@ -85,9 +88,15 @@ func (c *Client) do(ctx context.Context, cmd protocol.Command, only *link, read 
 			return err
 		}
 		if c.wantsToken(p, refused) && refusals < refusalsMax {
-			refusals++
-			if ended := c.reauthorize(ctx, p); ended != nil {
+			decided, ended := c.reauthorize(ctx, p)
+			if later := retryable(ended); later != nil {
+				return later
+			}
+			if ended != nil {
 				return fmt.Errorf("%w (%w)", refused, ended)
+			}
+			if decided {
+				refusals++
 			}
 			continue
 		}
@@ -96,6 +105,9 @@ func (c *Client) do(ctx context.Context, cmd protocol.Command, only *link, read 
 		}
 		if refused.Code == protocol.CodeUnavailable {
 			c.unserved()
+		}
+		if cmd.Op == protocol.OpAuth && only != nil {
+			return err // the link asks for the token again, and for all who wait
 		}
 		cmd.Home = homeAfter(p, refused)
 		if late := pause(ctx, max(retryPause(refused), backoff.NextBackOff())); late != nil {
@@ -131,8 +143,12 @@ func check(cmd *protocol.Command) error {
 	return nil
 }
 
+// retryPause is how long a node asks to wait; 0 where e is nil.
 func retryPause(e *protocol.Error) time.Duration {
-	return time.Duration(e.RetryAfterMS) * time.Millisecond
+	if e == nil {
+		return 0
+	}
+	return time.Duration(min(e.RetryAfterMS, retryPauseMax.Milliseconds())) * time.Millisecond
 }
 
 // homeAfter names the region that a refused write must go to next: where it may

@@ -253,7 +253,7 @@ func (c *Client) reconnect(l *link) (*link, error) {
 		if isPermanent(err) {
 			return nil, err
 		}
-		least = c.backoff.NextBackOff()
+		least = max(pauseOf(err), c.backoff.NextBackOff())
 	case endPause:
 		least = c.cfg.PauseMin
 	case endElsewhere:
@@ -271,10 +271,16 @@ func (c *Client) reconnect(l *link) (*link, error) {
 }
 
 // closedForGood is what a close of 40xx comes to: the node may only want another
-// token.
+// token, or time to find out about the one it was given.
 func (c *Client) closedForGood(l *link) error {
 	if time.Since(l.since) >= provenAfter {
 		c.trusted()
+	}
+	c.mu.Lock()
+	undecided := l.undecided
+	c.mu.Unlock()
+	if err := closeError(l.endpoint, l.err); undecided != nil && isUnauthorized(err) {
+		return &busyError{l.endpoint, protocol.CloseUnauthorized, retryPause(undecided), undecided}
 	}
 	return c.counted(closeError(l.endpoint, l.err))
 }
@@ -314,16 +320,13 @@ func (c *Client) tryAll(ctx context.Context, list []string) (l *link, after time
 	var failures []error
 	for _, endpoint := range list {
 		l, err := c.dialOne(ctx, endpoint)
-		if isUnauthorized(err) || errors.Is(err, ErrNoToken) {
+		if isUnauthorized(err) && !isBusy(err) || errors.Is(err, ErrNoToken) {
 			return nil, 0, c.counted(err)
 		}
 		if err == nil || isPermanent(err) {
 			return l, 0, err
 		}
-		var busy *busyError
-		if errors.As(err, &busy) {
-			after = max(after, busy.after)
-		}
+		after = max(after, pauseOf(err))
 		failures = append(failures, err)
 	}
 	return nil, after, fmt.Errorf("%w: %w", ErrUnreachable, errors.Join(failures...))

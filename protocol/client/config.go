@@ -32,7 +32,8 @@ type Config struct {
 	// Token returns the bearer token to be sent now; nil, or "": none. It is
 	// asked for each connection, for each page read over HTTP, when 80 % of the
 	// life of the last token is over, and when a node refuses one: it should
-	// keep a token that is good, and return another where it has one. It is
+	// keep a token that is good, and return another where it has one. A node that
+	// can't tell yet (the token's key is new, say) is asked again in a while. It is
 	// called from several goroutines and must return when ctx ends. The token
 	// is never logged.
 	Token func(ctx context.Context) (string, error)

@@ -19,15 +19,40 @@ import (
 // readBytesMax bounds one message of a node.
 const readBytesMax = 8 << 20
 
-// busyError is a handshake that was turned away for now.
+// busyError is a connection that was turned away for now.
 type busyError struct {
 	endpoint string
-	status   int
+	status   int // of the handshake, or the close code
 	after    time.Duration
+	why      *protocol.Error // where it is told: above all a token that can't be checked yet
 }
 
 func (e *busyError) Error() string {
+	if e.why != nil {
+		return fmt.Sprintf("%s: not now: %v", e.endpoint, e.why)
+	}
 	return fmt.Sprintf("%s is busy (%d)", e.endpoint, e.status)
+}
+
+func (e *busyError) Unwrap() error {
+	if e.why == nil {
+		return nil
+	}
+	return e.why
+}
+
+func isBusy(err error) bool {
+	var busy *busyError
+	return errors.As(err, &busy)
+}
+
+// pauseOf is how long a node asked to be left alone.
+func pauseOf(err error) time.Duration {
+	var busy *busyError
+	if !errors.As(err, &busy) {
+		return 0
+	}
+	return busy.after
 }
 
 // isPermanent reports whether a failed attempt to connect forbids another.
@@ -35,6 +60,9 @@ func isPermanent(err error) bool {
 	var refused *protocol.Error
 	var closed *CloseError
 	var token *refusal
+	if isBusy(err) {
+		return false
+	}
 	if errors.As(err, &token) {
 		return token.final()
 	}
@@ -88,9 +116,13 @@ func handshakeError(endpoint string, r *http.Response, err error) error {
 	}
 	switch r.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return problem(r, refusedAs(r.StatusCode))
+		refused := problem(r, refusedAs(r.StatusCode))
+		if refused.Retryable {
+			return &busyError{endpoint, r.StatusCode, max(retryAfter(r), retryPause(refused)), refused}
+		}
+		return refused
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return &busyError{endpoint, r.StatusCode, retryAfter(r)}
+		return &busyError{endpoint, r.StatusCode, retryAfter(r), nil}
 	}
 	return fmt.Errorf("%s: %w", endpoint, err)
 }

@@ -45,7 +45,11 @@ type link struct {
 
 	credential credential    // the token that it was made with
 	asked      chan struct{} // the node wants another token
-	renewals   int           // tries to give it one; the client's mu guards it
+	renewals   int           // tries to give it one that came to something; the client's mu guards it
+
+	// undecided is the node's answer to the last token it was given, where it could not
+	// tell yet whether that is good. The client's mu guards it.
+	undecided *protocol.Error
 }
 
 func newLink(c *Client, endpoint string) *link {

@@ -62,7 +62,11 @@ func (c *Client) pageAgain(ctx context.Context, query string) (protocol.Page, er
 	refusals := 0
 	read := func() error {
 		err := c.page(ctx, query, &page)
-		if isUnauthorized(err) && c.cfg.Token != nil {
+		later := retryable(err)
+		if d := retryPause(later); d > 0 && !c.cfg.FailFast {
+			return &backoff.RetryAfterError{Duration: d}
+		}
+		if isUnauthorized(err) && later == nil && c.cfg.Token != nil {
 			if refusals++; refusals < refusalsMax {
 				return err // with another token, if there is one
 			}

@@ -34,14 +34,17 @@ func (l *link) renew() {
 			return
 		}
 		next, err := l.authenticate(have, asked)
-		l.client.renewed(l)
+		later := retryable(err)
+		l.client.renewed(l, err)
 		if err == nil {
 			have, wait = next, renewalAfter(next.expires)
 			pace.Reset()
 			continue
 		}
-		wait = again(have.expires)
-		if l.notRenewed(err, asked) || asked && pause(l.ctx, pace.NextBackOff()) != nil {
+		if wait = again(have.expires); wait > 0 {
+			wait = max(wait, retryPause(later))
+		}
+		if l.notRenewed(err, asked) || asked && pause(l.ctx, max(retryPause(later), pace.NextBackOff())) != nil {
 			return
 		}
 	}
@@ -112,7 +115,7 @@ func (l *link) authenticate(have credential, asked bool) (credential, error) {
 }
 
 // notRenewed reports whether err ends the client: the earlier token is still good
-// unless the node has asked for another.
+// unless the node has asked for another, and what it can't tell yet is no refusal.
 func (l *link) notRenewed(err error, asked bool) bool {
 	if errors.Is(err, errLinkLost) || l.ctx.Err() != nil {
 		return false
@@ -120,7 +123,7 @@ func (l *link) notRenewed(err error, asked bool) bool {
 	if err != errSameToken || asked {
 		l.client.cfg.Logger.Warn("token not renewed", "endpoint", l.endpoint, "error", err)
 	}
-	if !asked {
+	if !asked || retryable(err) != nil {
 		return false
 	}
 	if err = l.client.counted(err); isUnauthorized(err) && isPermanent(err) {
@@ -130,11 +133,27 @@ func (l *link) notRenewed(err error, asked bool) bool {
 	return false
 }
 
-// renewed wakes the calls that wait for a renewal, whatever came of it.
-func (c *Client) renewed(l *link) {
+// retryable returns the node's error where that asks for another try; otherwise nil.
+func retryable(err error) *protocol.Error {
+	var refused *protocol.Error
+	if errors.As(err, &refused) && refused.Retryable {
+		return refused
+	}
+	return nil
+}
+
+// renewed wakes the calls that wait for a renewal, whatever came of it. Where the node
+// could not tell they go on waiting, and have it tried again.
+func (c *Client) renewed(l *link, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l.renewals++
+	later := retryable(err)
+	if later == nil {
+		l.renewals++
+	}
+	if later != nil || err == nil || isUnauthorized(err) {
+		l.undecided = later
+	}
 	select {
 	case <-l.asked: // by a call that was sent before
 	default:
@@ -149,23 +168,28 @@ func (c *Client) wantsToken(p *call, e *protocol.Error) bool {
 }
 
 // reauthorize has the link that refused a call renew its token, unless it did since
-// the call was sent, and waits for that or for the link's end.
-func (c *Client) reauthorize(ctx context.Context, p *call) error {
+// the call was sent, and waits for that or for the link's end. decided is false where
+// the link ended before its node could tell whether the token is good.
+func (c *Client) reauthorize(ctx context.Context, p *call) (decided bool, err error) {
 	for {
 		c.mu.Lock()
-		changed, err := c.changed, c.err
-		over := c.link != p.over || p.over.renewals != p.renewals
+		changed, err, undecided := c.changed, c.err, p.over.undecided
+		lost := c.link != p.over
+		over := lost || p.over.renewals != p.renewals
 		if !over {
 			nudge(p.over.asked)
 		}
 		c.mu.Unlock()
-		if err != nil || over {
-			return err
+		switch {
+		case err != nil || over:
+			return !lost || undecided == nil, err
+		case undecided != nil && c.cfg.FailFast:
+			return false, undecided
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
 }

@@ -126,11 +126,15 @@ func isUnauthorized(err error) bool {
 	return errors.Is(err, &protocol.Error{Code: protocol.CodeUnauthorized})
 }
 
-// keepSecret is an http.Client's CheckRedirect. Other hosts never get the token;
-// neither may the same one without TLS.
+// keepSecret is an http.Client's CheckRedirect. No other host or port gets the token,
+// which net/http would send to subdomains and to all ports of the host; neither may the
+// same one without TLS. Nor is a client without a token led away: it may send one later.
 func keepSecret(r *http.Request, via []*http.Request) error {
 	if via[0].URL.Scheme == "https" && r.URL.Scheme != "https" {
 		return errors.New("a redirect away from TLS")
+	}
+	if !strings.EqualFold(via[0].URL.Host, r.URL.Host) {
+		return errors.New("a redirect to another host")
 	}
 	if len(via) >= 10 {
 		return errors.New("too many redirects")

@@ -15,9 +15,10 @@ func (a *app) backupCommand() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "backup", Short: "Write a region's whole state to a file", Args: cobra.NoArgs,
-		Long: `Write a region's whole state, as one node has it, to one file: items, reservations, and
-the idempotency keys that are remembered. Any node of the region will do; it goes on
-selling meanwhile. What is sold after the backup has begun may or may not be in it.
+		Long: `Write a region's whole state, as one node has it, to one file: items, reservations, the
+idempotency keys that are remembered, and what is revoked. Any node of the region will
+do; it goes on selling meanwhile. What is sold after the backup has begun may or may not
+be in it.
 
 The node's admin port is asked, which listens on the node's own machine unless told
 otherwise. The file grows as FILE.partial, is checked against its digest, and only then
