@@ -29,7 +29,7 @@ type Config struct {
 	ClientCertificates bool
 
 	RefreshEvery time.Duration // 5 m, more or less a tenth: how often a URL is read again
-	RefreshLeast time.Duration // 10 s: between readings that tokens with unknown keys ask for
+	RefreshLeast time.Duration // 10 s: between readings that tokens with unknown keys ask for, after three in a row
 	StaleMax     time.Duration // 24 h: how long keys are used after the last good reading
 
 	Client     *http.Client          // for the URL; nil: one of its own. It follows no redirects either way
@@ -60,8 +60,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// ErrNoKeys is what Health's error wraps while no token can be checked: no keys were
-// ever had, or those that were are too old. Errors without it are only a warning.
+// ErrNoKeys is what Health's error wraps while no token can be taken: no keys were ever
+// had, those that were are too old, or the source says that there are none. Errors
+// without it are only a warning.
 var ErrNoKeys = errors.New("no keys to check tokens with")
 
 // Guard tells who a client is. Its methods may be called from any goroutine.
@@ -72,8 +73,8 @@ type Guard struct {
 	metrics *metrics
 }
 
-// New returns a guard that has read its keys. A file that can't be read, or holds no
-// key that can be used, is an error. A URL that can't be read within two seconds, or
+// New returns a guard that has read its keys. A file that can't be read, or holds keys
+// of which none can be used, is an error; a JWKS without keys is not. A URL that can't be read within two seconds, or
 // until ctx ends, is not: it is tried again, and Health tells. ctx bounds New alone;
 // Close ends the guard.
 func New(ctx context.Context, c Config) (*Guard, error) {
@@ -101,8 +102,8 @@ func New(ctx context.Context, c Config) (*Guard, error) {
 // than ctx.
 //
 // Errors have CodeUnauthorized, and say which check failed and nothing of the token.
-// They are retryable where the key is unknown and the keys could not be read again just
-// now. CodeUnavailable, always retryable, means there are no keys yet, or only ones that
+// They are retryable where the key is unknown and no reading of the keys since the token
+// came has said so. CodeUnavailable, always retryable, means there are no keys yet, or only ones that
 // are too old.
 func (g *Guard) Token(ctx context.Context, token string) (*protocol.Caller, *protocol.Error) {
 	caller, refused := g.check(ctx, token)
@@ -138,7 +139,7 @@ func (g *Guard) check(ctx context.Context, token string) (*protocol.Caller, *ref
 func (g *Guard) verify(ctx context.Context, t *signed) *refusal {
 	set := g.keeper.usable()
 	if set == nil {
-		retryMS := g.keeper.ask(ctx)
+		retryMS := g.keeper.ask(ctx, "")
 		if set = g.keeper.usable(); set == nil {
 			return noKeys(max(1, retryMS))
 		}
@@ -147,7 +148,7 @@ func (g *Guard) verify(ctx context.Context, t *signed) *refusal {
 	if refused == nil || known {
 		return refused
 	}
-	retryMS := g.keeper.ask(ctx)
+	retryMS := g.keeper.ask(ctx, t.kid)
 	newer := g.keeper.usable()
 	if newer == nil || newer == set {
 		return refused.later(retryMS)
@@ -175,7 +176,7 @@ func (g *Guard) Valid(c *protocol.Caller) bool {
 func (g *Guard) Revoke(list []Revocation) { g.revoked.Store(newRevocations(list)) }
 
 // Health returns nil while keys are read as they should be. An error that wraps ErrNoKeys
-// says that no token can be checked at all, others that keys couldn't be read lately and
+// says that no token can be taken at all, others that keys couldn't be read lately and
 // earlier ones are in use.
 func (g *Guard) Health() error {
 	if g.keeper == nil {

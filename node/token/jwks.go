@@ -82,13 +82,17 @@ type jwk struct {
 }
 
 // parseJWKS leaves out keys that can't be used: an issuer may well publish some for
-// other purposes.
+// other purposes. A list without keys is how all of them are withdrawn; no list at all
+// is an answer to another question.
 func parseJWKS(text []byte) (*keySet, error) {
 	var doc struct {
 		Keys []jsontext.Value `json:"keys"`
 	}
 	if err := unmarshal(text, &doc); err != nil {
 		return nil, describe(err)
+	}
+	if doc.Keys == nil {
+		return nil, errors.New("it is JSON, but has no list of keys")
 	}
 	if len(doc.Keys) > keysMax {
 		return nil, fmt.Errorf("%d keys, the limit is %d", len(doc.Keys), keysMax)

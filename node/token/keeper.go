@@ -19,6 +19,7 @@ const (
 	tickEvery   = 2 * time.Second  // looks at a file, and at what is due
 	readTimeout = 10 * time.Second // of one reading
 	askWait     = 2 * time.Second  // how long a token waits for a reading
+	waitersMax  = 256              // tokens that wait for one: far fewer than are checked at a time
 )
 
 // keeper holds a source's keys and keeps them fresh. At most one reading is under way;
@@ -38,7 +39,8 @@ type keeper struct {
 
 	mu       sync.Mutex
 	flight   chan struct{} // closed when the reading under way has ended; nil: there is none
-	asked    time.Time     // when a token last began one
+	waiting  int           // tokens that wait for it
+	asks     *asks         // when a token may begin one
 	due      time.Time     // when the next is to begin by itself
 	failures int           // in a row
 	failed   error         // of the last one; nil: it was good
@@ -56,6 +58,10 @@ func newKeeper(ctx context.Context, s source, c Config) (*keeper, error) {
 	k := &keeper{
 		source: s, every: c.RefreshEvery, least: c.RefreshLeast, staleMax: c.StaleMax,
 		now: c.Now, logger: c.Logger, refreshes: newRefreshes(),
+	}
+	var err error
+	if k.asks, err = newAsks(k.least); err != nil {
+		return nil, err
 	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	k.mu.Lock()
@@ -102,32 +108,51 @@ func (k *keeper) usable() *keySet {
 }
 
 // ask has the keys read again for a token that those at hand don't do for, and waits for
-// it. retryMS is 0 if they were, or else when asking again may help.
-func (k *keeper) ask(ctx context.Context) (retryMS int64) {
-	flight, after := k.join()
+// it. retryMS is 0 if a reading said that the token's key doesn't exist, or else when
+// asking again may help.
+func (k *keeper) ask(ctx context.Context, kid string) (retryMS int64) {
+	flight, settles, after := k.join(kid)
 	if flight == nil {
 		return milliseconds(after)
 	}
-	if wait(ctx, flight) && k.lastFailure() == nil {
-		return 0
-	}
-	return milliseconds(k.least)
-}
-
-// join returns the reading under way, or begins one. nil: tokens asked for one so lately
-// that they may again only after some time.
-func (k *keeper) join() (flight chan struct{}, after time.Duration) {
+	ended := wait(ctx, flight)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.flight != nil || k.closed {
-		return k.flight, k.least
+	k.waiting--
+	switch {
+	case !ended || k.closed:
+		return milliseconds(k.least)
+	case k.failed != nil || !settles:
+		return milliseconds(k.asks.after(kid, k.now()))
+	}
+	if !k.current.Load().set.has(kid) {
+		k.asks.missed(kid)
+	}
+	return 0
+}
+
+// join returns the reading under way, or begins one; nil: the token may ask again only
+// after some time. A reading that was under way settles nothing for a key id that is new:
+// the source may have been asked before it had the key.
+func (k *keeper) join(kid string) (flight chan struct{}, settles bool, after time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.closed:
+		return nil, false, k.least
+	case k.waiting >= waitersMax:
+		return nil, false, k.asks.gap() // so that tokens with known keys find room in what calls us
+	case k.flight != nil:
+		k.waiting++
+		return k.flight, k.asks.unknowns.Contains(kid), 0
 	}
 	now := k.now()
-	if since := now.Sub(k.asked); since >= 0 && since < k.least {
-		return nil, k.least - since
+	if after := k.asks.after(kid, now); after > 0 {
+		return nil, false, after
 	}
-	k.asked = now
-	return k.begin(), 0
+	k.asks.take(now)
+	k.waiting++
+	return k.begin(), true, 0
 }
 
 // wait reports whether a reading ended in time.
@@ -196,7 +221,10 @@ func (k *keeper) report(r *reading, result string, err error) {
 	switch {
 	case err != nil && (k.failed == nil || k.failed.Error() != err.Error()):
 		k.logger.Warn("the keys that check tokens can't be read; earlier ones stay in use", "error", err)
-	case err == nil && (result == "ok" || k.failed != nil):
+	case err != nil || result != "ok" && k.failed == nil: // nothing new
+	case len(r.set.all) == 0:
+		k.logger.Warn("the set of keys that check tokens is empty: no token is taken until it holds a key")
+	default:
 		k.logger.Info("keys that check tokens read", "keys", len(r.set.all), "ignored", r.set.ignored)
 	}
 }
@@ -228,6 +256,7 @@ func (k *keeper) lastFailure() error {
 var (
 	errNotYet = errors.New("they are being read for the first time")
 	errAgain  = errors.New("they are being read again")
+	errEmpty  = errors.New("the set of keys is empty")
 )
 
 func (k *keeper) health() error {
@@ -241,6 +270,8 @@ func (k *keeper) health() error {
 	switch {
 	case age > k.staleMax:
 		return fmt.Errorf("%w: they were last read %s ago, more than %s: %w", ErrNoKeys, age.Round(time.Second), k.staleMax, cmp.Or(err, errAgain))
+	case len(r.set.all) == 0:
+		return fmt.Errorf("%w: %w", ErrNoKeys, errEmpty)
 	case err != nil && (k.source.local() || age > 2*k.every):
 		return fmt.Errorf("token keys can't be read, those of %s ago are in use: %w", age.Round(time.Second), err)
 	}

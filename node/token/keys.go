@@ -43,8 +43,10 @@ type keySet struct {
 	ignored  []string // why others of the source are not used
 }
 
+// newKeySet refuses a source whose keys are all of no use. One without any keys withdraws
+// those before.
 func newKeySet(keys []key, ignored []string) (*keySet, error) {
-	if len(keys) == 0 {
+	if len(keys) == 0 && len(ignored) > 0 {
 		return nil, fmt.Errorf("no key that can be used %q", ignored)
 	}
 	s := &keySet{named: make(map[string][]key), all: keys, ignored: ignored}
@@ -57,6 +59,9 @@ func newKeySet(keys []key, ignored []string) (*keySet, error) {
 	}
 	return s, nil
 }
+
+// has reports whether a key has an id.
+func (s *keySet) has(kid string) bool { return len(s.named[kid]) > 0 }
 
 // candidates are the keys that a token may be signed with, before its algorithm is
 // looked at. known is false where a newer set might have others.

@@ -37,7 +37,7 @@ var (
 )
 
 // later is the refusal where the keys couldn't be read again just now, so that the same
-// token may be taken in a while.
+// token may be taken in a while; as it is for 0.
 func (r *refusal) later(retryMS int64) *refusal {
 	copied := *r
 	copied.retryMS = retryMS

@@ -11,7 +11,7 @@ import (
 type Revocation struct {
 	TokenID string // jti, or what Certificate makes of a serial number: cert:1f
 
-	// Subject is refused with tokens issued before Before, and with those that don't say
+	// Subject is refused with tokens issued up to Before, and with those that don't say
 	// when they were issued. A zero Before refuses all.
 	Subject string
 	Before  time.Time
@@ -59,8 +59,9 @@ func (r *revocations) covers(c *protocol.Caller, now time.Time) bool {
 func (v *Revocation) counts(now time.Time) bool { return v.Until.IsZero() || now.Before(v.Until) }
 
 // precedes reports whether what was issued at a moment is among what was taken back. A
-// token says its second only, so one of the very second that Before is in is refused: of
-// two made in it nobody can tell which came first. One that doesn't say it is older than any.
+// token usually says its second only, so one of the very second that Before is in is
+// refused, also where Before is its beginning: it may have been made before the request
+// to revoke it was. One that doesn't say it is older than any.
 func (v *Revocation) precedes(issued time.Time) bool {
-	return v.Before.IsZero() || issued.Before(v.Before)
+	return v.Before.IsZero() || !issued.After(v.Before)
 }

@@ -101,7 +101,7 @@ func TestConfigsRefused(t *testing.T) {
 		"empty":                {keyFile(t, nil), "neither a JWKS nor public keys"},
 		"bad JSON":             {keyFile(t, []byte(`{"hunter2`)), "no valid JSON"},
 		"no JWKS":              {keyFile(t, []byte(`{"keys":"hunter2"}`)), "no JWKS"},
-		"no keys":              {keyFile(t, []byte(`{"keys":[]}`)), "no key that can be used"},
+		"no list of keys":      {keyFile(t, []byte(`{"keys":null,"error":"hunter2"}`)), "no list of keys"},
 		"private key":          {keyFile(t, []byte("-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n")), "a private key"},
 		"certificate":          {keyFile(t, []byte("-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n")), "no PUBLIC KEY"},
 		"bad PEM after a good": {keyFile(t, append(ed.pem(t), "-----BEGIN PUBLIC KEY-----\naHVudGVyMg==\n-----END PUBLIC KEY-----\n"...)), "PEM block 2"},
@@ -145,7 +145,7 @@ func TestFileIsReadAgain(t *testing.T) {
 		mustTake(t, g, first)
 		mustTake(t, g, second)
 
-		for _, text := range [][]byte{[]byte("{"), nil, jwks()} {
+		for _, text := range [][]byte{[]byte("{"), nil, []byte(`{"keys":[{}]}`)} {
 			replace(t, name, text)
 			sleep(3 * time.Second)
 			mustTake(t, g, second)
@@ -169,6 +169,10 @@ func TestFileIsReadAgain(t *testing.T) {
 			t.Error(err)
 		}
 		mustRefuse(t, g, first, protocol.CodeUnauthorized, wrongSignature)
+
+		replace(t, name, jwks())
+		sleep(3 * time.Second)
+		mustRefuse(t, g, second, protocol.CodeUnauthorized, unknownKey)
 	})
 }
 

@@ -174,7 +174,7 @@ func (c *Client) reauthorize(ctx context.Context, p *call) (decided bool, err er
 	for {
 		c.mu.Lock()
 		changed, err, undecided := c.changed, c.err, p.over.undecided
-		lost := c.link != p.over
+		lost := c.link != p.over || p.over.ctx.Err() != nil
 		over := lost || p.over.renewals != p.renewals
 		if !over {
 			nudge(p.over.asked)

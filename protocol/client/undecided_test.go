@@ -73,14 +73,11 @@ func TestAnotherNodeMayKnowTheToken(t *testing.T) {
 }
 
 // hesitant has a fake node's gate not tell the first times what it thinks of a token.
-func hesitant(n *fakeNode, g *gate, times int, also func()) {
+func hesitant(n *fakeNode, g *gate, times int) {
 	left := atomic.Int64{}
 	left.Store(int64(times))
 	n.answer = func(c *fakeConn, cmd protocol.Command) string {
 		if cmd.Op == protocol.OpAuth && left.Add(-1) >= 0 {
-			if also != nil {
-				defer also()
-			}
 			return `"error":` + undecided
 		}
 		return g.answer(c, cmd)
@@ -91,7 +88,7 @@ func TestRenewalThatIsUndecidedIsTriedAgain(t *testing.T) {
 	bothCodecs(t, func(t *testing.T) {
 		const times = 2 * refusalsMax
 		n, g := guarded(t, "good")
-		hesitant(n, g, times, nil)
+		hesitant(n, g, times)
 		source := &tokens{next: "good"}
 		cfg := quick(n.addr)
 		cfg.Token = source.Token
@@ -112,7 +109,20 @@ func TestRenewalThatIsUndecidedIsTriedAgain(t *testing.T) {
 // where it could not tell.
 func TestCloseOfAnUndecidedConnection(t *testing.T) {
 	n, g := guarded(t, "good")
-	hesitant(n, g, 2*refusalsMax, func() { n.closeAll(protocol.CloseUnauthorized, "no good token within 5s") })
+	auths := atomic.Int64{}
+	n.answer = func(c *fakeConn, cmd protocol.Command) string {
+		if cmd.Op != protocol.OpAuth {
+			return g.answer(c, cmd)
+		}
+		switch nth := auths.Add(1); {
+		case nth > 4*refusalsMax:
+			return g.answer(c, cmd)
+		case nth%2 == 1:
+			return `"error":` + undecided
+		}
+		n.closeAll(protocol.CloseUnauthorized, "no good token within 5s")
+		return "-"
+	}
 	cfg := quick(n.addr)
 	cfg.Token = StaticToken("good")
 	c := dial(t, cfg)
@@ -126,7 +136,7 @@ func TestCloseOfAnUndecidedConnection(t *testing.T) {
 
 func TestFailFastReturnsWhatIsUndecided(t *testing.T) {
 	n, g := guarded(t, "good")
-	hesitant(n, g, 1_000_000, nil)
+	hesitant(n, g, 1_000_000)
 	cfg := quick(n.addr)
 	cfg.Token, cfg.FailFast = StaticToken("good"), true
 	c := dial(t, cfg)
