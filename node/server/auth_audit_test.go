@@ -44,7 +44,9 @@ func TestHistorySaysWho(t *testing.T) {
 		t.Fatal(code)
 	}
 	dora.must(`{"op":"sell","key":"ws-3",%s}`, lines)
-	l.write("/v1/batch", by("emil"), `[{"op":"sell","key":"batch-1",`+lines+`}]`)
+	if a := l.ask(http.MethodPost, l.url("/v1/batch"), by("emil"), `[{"op":"sell","key":"batch-1",`+lines+`}]`); !strings.Contains(a.body, `"ok"`) {
+		t.Fatal(a.body)
+	}
 	held := l.write("/v1/reservations", by("fred"), `{`+lines+`}`)
 	var r protocol.Reservation
 	if err := json.Unmarshal([]byte(held.body), &struct {
@@ -131,7 +133,11 @@ func TestRefusedWritesAreLogged(t *testing.T) {
 	if a := l.ask(http.MethodPost, l.adminURL("/revocations"), l.keys.token(everything), `{"subject":"mallory"}`, "X-Forwarded-For", from); a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	if n := len(l.log.lines(t, map[string]any{"part": "audit", "subject": "mallory"})); n != 1 {
-		t.Errorf("revoking left %d lines, want one", n)
+	operator := l.log.lines(t, map[string]any{"part": "admin", "msg": "audit", "path": "/revocations"})
+	if len(operator) != 1 || operator[0]["subject"] == "" || operator[0]["method"] != "POST" || operator[0]["status"] != 200.0 {
+		t.Errorf("revoking left %v, want one line", operator)
+	}
+	if n := len(l.log.lines(t, map[string]any{"msg": "revoked", "of": "mallory"})); n != 1 {
+		t.Errorf("%d lines say who was revoked, want one", n)
 	}
 }

@@ -131,7 +131,7 @@ func TestSlowKeysHoldNobodyElseUp(t *testing.T) {
 	}
 	pending, _ := l.dial("/v1/ws", "")
 	pending.tell(fmt.Sprintf(`{"op":"auth","id":1,"token":%q}`, unknown.token(everything)))
-	<-asked // from here on the service hangs
+	received(t, asked, "the service to be asked") // from here on it hangs
 	for n := range 50 {
 		standing.must(`{"op":"sell","key":"slow-%d","lines":[{"sku":"tee-1","location":"store-1","quantity":1}]}`, n)
 		if a := l.get("/v1/stock", known); a.status != http.StatusOK {
@@ -219,12 +219,12 @@ func TestKeysOfAServiceRoll(t *testing.T) {
 	}
 }
 
-// A service that answers rubbish, or nothing, changes nothing.
+// A service that answers rubbish changes nothing. (A set without keys isn't: it is the
+// emergency stop.)
 func TestRubbishInPlaceOfKeys(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]http.HandlerFunc{
 		"rubbish":    func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>login</html>")) },
-		"no keys":    func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"keys":[]}`)) },
 		"an error":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) },
 		"a redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) },
 		"too much":   func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 2<<20)) },
@@ -248,7 +248,7 @@ func TestRubbishInPlaceOfKeys(t *testing.T) {
 			if p := a.problem(); a.status != http.StatusUnauthorized || !p.Retryable {
 				t.Errorf("an unknown key: %d %s", a.status, a.body)
 			}
-			<-asked
+			received(t, asked, "the service to be asked")
 			if a := l.get("/v1/stock", l.keys.token(everything)); a.status != http.StatusOK {
 				t.Errorf("a known key: %d %s", a.status, a.body)
 			}
@@ -260,6 +260,41 @@ func TestRubbishInPlaceOfKeys(t *testing.T) {
 			}
 		})
 	}
+}
+
+// received waits until something comes.
+func received(t *testing.T, c <-chan struct{}, what string) {
+	t.Helper()
+	timer := time.NewTimer(hang)
+	defer timer.Stop()
+	select {
+	case <-c:
+	case <-timer.C:
+		t.Fatalf("%s: not within %v", what, hang)
+	}
+}
+
+// An emptied set is no rubbish: it shuts everybody out, and says so.
+func TestEmptiedKeys(t *testing.T) {
+	t.Parallel()
+	l := openLodge(t)
+	l.putKeys(`{"keys":[]}`)
+	eventually(t, "everybody to be shut out", hang, func() error {
+		if a := l.get("/v1/stock", l.keys.token(everything)); a.status == http.StatusOK {
+			return errors.New(a.body)
+		}
+		return nil
+	})
+	if status, text := l.readiness(); status != http.StatusServiceUnavailable || !strings.Contains(text, "empty") {
+		t.Errorf("it is %d %s", status, text)
+	}
+	l.putKeys(jwksOf(l.keys))
+	eventually(t, "the keys to be back", hang, func() error {
+		if a := l.get("/v1/stock", l.keys.token(everything)); a.status != http.StatusOK {
+			return errors.New(a.body)
+		}
+		return nil
+	})
 }
 
 // A file that is damaged is told of by the readiness, and the keys before it stay.

@@ -105,6 +105,12 @@ func (s *session) listen() {
 // await waits until look, which sees all messages so far, returns true.
 func (s *session) await(what string, look func(heard []said) bool) {
 	s.t.Helper()
+	if err := s.awaits(what, look); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *session) awaits(what string, look func(heard []said) bool) error {
 	limit := time.NewTimer(hang)
 	defer limit.Stop()
 	for {
@@ -112,15 +118,15 @@ func (s *session) await(what string, look func(heard []said) bool) {
 		heard, ended, changed := s.heard, s.ended, s.changed
 		s.mu.Unlock()
 		if look(heard) {
-			return
+			return nil
 		}
 		if ended != nil {
-			s.t.Fatalf("%s: the session has ended: %v; heard %v", what, ended, heard)
+			return fmt.Errorf("%s: the session has ended: %w; heard %v", what, ended, heard)
 		}
 		select {
 		case <-changed:
 		case <-limit.C:
-			s.t.Fatalf("%s: not within %v; heard %v", what, hang, heard)
+			return fmt.Errorf("%s: not within %v; heard %v", what, hang, heard)
 		}
 	}
 }
@@ -137,11 +143,22 @@ func (s *session) tell(command string) {
 // came before it.
 func (s *session) ask(format string, args ...any) (reply said, at int) {
 	s.t.Helper()
+	reply, at, err := s.try(format, args...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return reply, at
+}
+
+// try is ask for goroutines, which can't end the test.
+func (s *session) try(format string, args ...any) (reply said, at int, err error) {
 	s.n++
 	id := fmt.Sprintf("c%d", s.n)
-	command := fmt.Sprintf(format, args...)
-	s.tell(strings.Replace(command, "{", fmt.Sprintf(`{"id":%q,`, id), 1))
-	s.await(command[:min(len(command), 100)], func(heard []said) bool {
+	command := strings.Replace(fmt.Sprintf(format, args...), "{", fmt.Sprintf(`{"id":%q,`, id), 1)
+	if err := s.conn.Write(context.Background(), websocket.MessageText, []byte(command)); err != nil {
+		return reply, 0, fmt.Errorf("%.100s: %w", command, err)
+	}
+	err = s.awaits(command[:min(len(command), 100)], func(heard []said) bool {
 		for i, m := range heard {
 			if m.ID == id {
 				reply, at = m, i
@@ -150,7 +167,7 @@ func (s *session) ask(format string, args ...any) (reply said, at int) {
 		}
 		return false
 	})
-	return reply, at
+	return reply, at, err
 }
 
 // must asks for what must succeed.
