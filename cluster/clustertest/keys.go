@@ -83,6 +83,22 @@ func (r *Region) Keys() *Keys {
 	return r.keys
 }
 
+// Secure does for a mesh, none of whose nodes has been started, what Secured does for a
+// region. All regions have the same keys.
+func (m *Mesh) Secure(ttl time.Duration) *Keys {
+	m.t.Helper()
+	k := newKeys(m.t, filepath.Join(m.t.TempDir(), "keys"), ttl)
+	for _, r := range m.regions {
+		r.keys = k
+		r.http.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: k.trust()}
+		for _, n := range r.nodes {
+			n.Change(k.join)
+			n.Endpoint, n.HTTP = "wss://"+n.config.Listen, "https://"+n.config.Listen
+		}
+	}
+	return k
+}
+
 func newKeys(t testing.TB, dir string, ttl time.Duration) *Keys {
 	t.Helper()
 	k := &Keys{t: t, dir: dir, ttl: ttl}
@@ -322,6 +338,11 @@ func (k *Keys) trust() *tls.Config {
 		_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, DNSName: s.ServerName})
 		return err
 	}}
+}
+
+// HTTP is a client that lets the nodes in, and sends no token by itself.
+func (k *Keys) HTTP() *http.Client {
+	return &http.Client{Timeout: readyWait, Transport: &http.Transport{TLSClientConfig: k.trust(), MaxIdleConnsPerHost: 16}}
 }
 
 // AwaitKeys waits until every running node has read what is in the files.

@@ -13,13 +13,20 @@ import (
 type state uint8
 
 const (
-	stateSecuring state = iota // in the TLS handshake
+	stateSilent   state = iota // over TLS, and has said nothing yet
+	stateQueued                // the first bytes can be read; waiting for the TLS handshake to begin
+	stateSecuring              // in the TLS handshake
 	stateProxied               // of a trusted proxy: a PROXY header may come first
 	stateHead                  // collecting the request's head
 	stateChecking              // the token of its handshake is being checked
 	stateOpen                  // a WebSocket
 	stateClosing               // the last word was said; waiting for the peer to hear it
 )
+
+// waits reports whether nothing was begun that will end by itself.
+func (s state) waits() bool {
+	return s == stateSilent || s == stateQueued || s == stateProxied || s == stateHead
+}
 
 // conn is one connection. An idle one is this struct and nothing else, so each byte
 // of it is paid thousands of times: what most connections don't have at a given
@@ -100,6 +107,9 @@ func (c *conn) frag() *fragments {
 	}
 	return c.rare.frag
 }
+
+// deaf reports whether it isn't read from for what it waits for itself.
+func (c *conn) deaf() bool { return c.state == stateQueued || c.checking() }
 
 // tls is nil for a plain connection, and before the first byte of a handshake.
 func (c *conn) tls() *secure {
@@ -255,11 +265,8 @@ func (l *loop) closingInput(c *conn, b []byte) {
 func (l *loop) look(c *conn) {
 	c.tidy()
 	switch c.state {
-	case stateSecuring:
-		if l.ago(c.since) >= l.config.HandshakeTimeout.Milliseconds() {
-			l.edge.metrics.rejected.WithLabelValues("timeout").Inc()
-			l.drop(c)
-		}
+	case stateSilent, stateQueued, stateSecuring:
+		l.lookSecuring(c)
 	case stateProxied, stateHead:
 		if l.ago(c.since) >= l.config.HandshakeTimeout.Milliseconds() {
 			l.edge.metrics.rejected.WithLabelValues("timeout").Inc()

@@ -57,7 +57,7 @@ func (l *loop) drainSome() {
 		case c.state == stateOpen && d.shut < want:
 			d.shut++
 			l.close(c, protocol.CloseDrain, "the node is draining")
-		case (c.state == stateHead || c.state == stateProxied) && l.now-d.begun >= d.over:
+		case c.state.waits() && l.now-d.begun >= d.over:
 			l.refuse(c, http.StatusServiceUnavailable, "the node is draining", 1)
 		}
 	}

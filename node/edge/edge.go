@@ -56,7 +56,7 @@ type Config struct {
 	AuthTimeout time.Duration // 5 s until a session must have shown a good token, or 4001
 
 	Heartbeat             time.Duration // 25 s
-	HandshakeTimeout      time.Duration // 5 s
+	HandshakeTimeout      time.Duration // 5 s; TLS handshakes wait six times that to begin, if they must
 	SinceWait             time.Duration // 3 s; how long a resumed subscription waits for what its client has seen elsewhere
 	SlowTimeout           time.Duration // 10 s without taking a byte that waits, then 4100
 	MaxConnections        int           // by the fd limit

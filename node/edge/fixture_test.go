@@ -158,6 +158,24 @@ func (f *fixture) metric(name string) (sum float64) {
 	return sum
 }
 
+// metrics are a metric's samples by their only label.
+func (f *fixture) metrics(name string) map[string]float64 {
+	f.Helper()
+	families, err := f.registry.Gather()
+	if err != nil {
+		f.Fatal(err)
+	}
+	samples := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() == name {
+			for _, m := range family.GetMetric() {
+				samples[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return samples
+}
+
 // eventually waits until the condition holds.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()

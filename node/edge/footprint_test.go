@@ -38,6 +38,8 @@ type serving struct {
 	Sys        uint64 // got from the system and not given back
 	Sessions   int
 	Goroutines int
+	Pings      pingWaits          // since last asked, where a pinger was asked for
+	Rejected   map[string]float64 // connections, by reason
 }
 
 // TestFootprintServer serves until its input ends. Each line it reads is a request;
@@ -48,8 +50,12 @@ func TestFootprintServer(t *testing.T) {
 	}
 	f := start(t, func(c *edge.Config) { c.Loops, c.MaxConnections = 0, *footprintRoom })
 	out := json.NewEncoder(os.Stdout)
+	beside := &pinger{}
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		verb, file, _ := strings.Cut(lines.Text(), " ")
+		if verb == "ping" {
+			beside = startPinger(t, f)
+		}
 		if err := serveFootprint(verb, file); err != nil {
 			t.Fatal(err)
 		}
@@ -58,6 +64,7 @@ func TestFootprintServer(t *testing.T) {
 		if err := out.Encode(serving{
 			Addr: f.addr, CPU: processTime(t), Heap: m.HeapAlloc, Stacks: m.StackInuse, Sys: m.Sys - m.HeapReleased,
 			Sessions: int(f.metric("stockmesh_sessions")), Goroutines: runtime.NumGoroutine(),
+			Pings: beside.figures(), Rejected: f.metrics("stockmesh_connections_rejected_total"),
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -55,6 +55,8 @@ type loop struct {
 	hub   hub
 	outs  buffers
 
+	shakes shakes
+
 	deflater deflater
 	inflater inflater
 
@@ -83,6 +85,7 @@ func newLoop(e *Edge, n int) (*loop, error) {
 		l.anybody = &client{caller: protocol.Anybody()}
 	}
 	l.hub = newHub(l)
+	l.shakes = newShakes(e.config.Loops)
 	return l, nil
 }
 
@@ -158,10 +161,12 @@ func (l *loop) event(ev poll.Event) {
 		l.mark(c)
 	}
 	switch {
-	case c.checking():
+	case c.deaf() || c.state == stateSilent && ev.Closed:
 		if ev.Closed {
 			l.hangUp(c) // broken: there is nobody to be answered
 		}
+	case c.state == stateSilent:
+		l.speaks(c)
 	case ev.Readable || ev.Closed:
 		l.readable(c)
 	}
@@ -272,6 +277,9 @@ func (l *loop) input(c *conn, b []byte) {
 	switch c.state {
 	case stateProxied:
 		l.proxied(c, b)
+	case stateSilent: // it came behind a PROXY header
+		c.keep(b)
+		l.speaks(c)
 	case stateSecuring:
 		l.secure(c, b)
 	case stateHead:

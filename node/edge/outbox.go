@@ -173,7 +173,7 @@ func (l *loop) unmute(c *conn) {
 }
 
 func (l *loop) interest(c *conn) {
-	if err := l.poller.Modify(c.sock, c.token(), !c.muted && !c.checking(), c.blocked); err != nil {
+	if err := l.poller.Modify(c.sock, c.token(), !c.muted && !c.deaf(), c.blocked); err != nil {
 		l.logger.Debug("changing what a connection waits for", "error", err)
 	}
 }

@@ -188,7 +188,7 @@ func (l *loop) comesFrom(c *conn, ip netip.Addr) bool {
 // firstState is where a connection begins that is no proxy's.
 func (l *loop) firstState() state {
 	if l.config.TLS != nil {
-		return stateSecuring
+		return stateSilent
 	}
 	return stateHead
 }

@@ -15,10 +15,12 @@ import (
 // secure is the TLS of one connection. The loop moves ciphertext between the
 // socket and the link; crypto/tls reads and writes the link and never sees the
 // socket. The handshake runs on a goroutine of its own, as crypto/tls can't pause
-// one; from then on everything runs on the loop.
+// one (see shakes); from then on everything runs on the loop.
 type secure struct {
 	conn *tls.Conn
 	link *link
+
+	begun, computing bool // of the handshake; the loop's
 }
 
 // errWouldBlock is what the link answers where a socket would block. It is
@@ -39,8 +41,9 @@ type link struct {
 	in       []byte    // from the peer, not yet read
 	out      []byte    // for the peer, not yet written
 	ended    error     // why no more will come
-	blocking bool      // Read waits, and Write calls wrote: during the handshake
-	wrote    func()    // has the loop flush
+	blocking bool      // Read waits: during the handshake
+	waiting  bool      // in Read, for more
+	waits    func()    // tells the loop of it, with mu held; it flushes what was written
 	sock     poll.Socket
 	raw      net.Conn // after the hand-over
 }
@@ -51,10 +54,10 @@ const linkBytesMax = 64 << 10
 
 var errTooMuch = errors.New("edge: handshake is too large")
 
-func newSecure(config *tls.Config, wrote func()) *secure {
-	l := &link{blocking: true, wrote: wrote}
+func newLink(waits func()) *link {
+	l := &link{blocking: true, waits: waits}
 	l.fed.L = &l.mu
-	return &secure{conn: tls.Server(l, config), link: l}
+	return l
 }
 
 // feed takes ciphertext that the loop has read.
@@ -65,8 +68,16 @@ func (l *link) feed(b []byte) error {
 		return errTooMuch
 	}
 	l.in = append(l.in, b...)
+	l.waiting = false // whoever waits goes on
 	l.fed.Signal()
 	return nil
+}
+
+// idle reports whether the handshake can't go on before more is fed.
+func (l *link) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting
 }
 
 // lend feeds without copying: what was lent is read before the loop reads on, or
@@ -102,6 +113,10 @@ func (l *link) unblock(sock poll.Socket) {
 func (l *link) Read(b []byte) (int, error) {
 	l.mu.Lock()
 	for len(l.in) == 0 && l.ended == nil && l.blocking {
+		if !l.waiting {
+			l.waiting = true
+			l.waits()
+		}
 		l.fed.Wait()
 	}
 	if len(l.in) > 0 {
@@ -123,13 +138,14 @@ func (l *link) Read(b []byte) (int, error) {
 	return 0, errWouldBlock
 }
 
-// Write implements net.Conn. It never blocks before a hand-over.
+// Write implements net.Conn. It never blocks before a hand-over. What a handshake
+// writes goes out when it waits for the answer, or ends.
 func (l *link) Write(b []byte) (int, error) {
 	l.mu.Lock()
-	raw, blocking := l.raw, l.blocking
+	raw := l.raw
 	if raw == nil {
 		rest := b
-		if !blocking && len(l.out) == 0 {
+		if !l.blocking && len(l.out) == 0 {
 			n, _ := l.sock.Write(b) // an error comes back when the rest is flushed
 			rest = b[n:]
 		}
@@ -138,9 +154,6 @@ func (l *link) Write(b []byte) (int, error) {
 	l.mu.Unlock()
 	if raw != nil {
 		return raw.Write(b)
-	}
-	if blocking {
-		l.wrote()
 	}
 	return len(b), nil
 }
@@ -290,63 +303,6 @@ func (s *secure) handOver(raw net.Conn) (net.Conn, error) {
 		return raw, err
 	}
 	return s.conn, nil
-}
-
-// handshakesMax bounds the TLS handshakes under way: each has a goroutine.
-const handshakesMax = 2048
-
-// secure takes ciphertext of a handshake, the first of which starts it.
-func (l *loop) secure(c *conn, b []byte) {
-	if c.tls() == nil && !l.startHandshake(c) {
-		return
-	}
-	if err := c.tls().link.feed(b); err != nil {
-		l.edge.metrics.rejected.WithLabelValues("tls").Inc()
-		l.drop(c)
-	}
-}
-
-func (l *loop) startHandshake(c *conn) bool {
-	e := l.edge
-	if e.handshakes.Add(1) > handshakesMax {
-		e.handshakes.Add(-1)
-		e.metrics.rejected.WithLabelValues("handshakes").Inc()
-		l.drop(c)
-		return false
-	}
-	token := c.token()
-	s := newSecure(l.config.TLS, func() {
-		l.inbox.do(func(l *loop) {
-			if c := l.conn(token); c != nil {
-				l.mark(c)
-			}
-		})
-	})
-	c.own().tls = s
-	e.shaking.Go(func() {
-		err := s.conn.Handshake()
-		e.handshakes.Add(-1)
-		l.inbox.do(func(l *loop) { l.secured(token, err) })
-	})
-	return true
-}
-
-// secured goes on after a handshake, with what came behind it.
-func (l *loop) secured(token uint64, err error) {
-	c := l.conn(token)
-	if c == nil || c.state != stateSecuring {
-		return
-	}
-	if err != nil {
-		l.edge.metrics.rejected.WithLabelValues("tls").Inc()
-		_ = c.tls().link.flush(c.sock) // the alert that says why
-		l.drop(c)
-		return
-	}
-	c.tls().link.unblock(c.sock)
-	c.state, c.since = stateHead, l.moment()
-	l.decrypt(c, nil)
-	l.mark(c)
 }
 
 // decrypt hands on the plaintext of what came in.
