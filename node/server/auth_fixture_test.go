@@ -69,8 +69,6 @@ type claim func(jwt.MapClaims)
 
 func subject(s string) claim { return func(c jwt.MapClaims) { c["sub"] = s } }
 
-func tokenID(s string) claim { return func(c jwt.MapClaims) { c["jti"] = s } }
-
 func expiresIn(d time.Duration) claim {
 	return func(c jwt.MapClaims) { c["exp"] = time.Now().Add(d).Unix() }
 }
