@@ -72,8 +72,14 @@ func limitOfCommands(t *testing.T, r *clustertest.Region) {
 		}
 	}
 	// The burst, a second's worth, is not looked at: it is spent when many are refused.
+	timer := time.NewTimer(hang)
+	defer timer.Stop()
 	for range cap(limited) {
-		<-limited
+		select {
+		case <-limited:
+		case <-timer.C:
+			t.Fatal("hardly anything was refused")
+		}
 	}
 	// What the nodes let through until they had heard of each other is saved again, over
 	// some seconds: so the rate comes up to the limit from below.
