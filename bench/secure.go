@@ -114,8 +114,8 @@ func (c *secureCrowd) fault() error {
 
 const secureRetry = 500 * time.Millisecond // and up to twice that
 
-// secureStorm is a storm over TLS. A node that has more handshakes under way than it
-// takes closes a connection without a word, as a word would cost the handshake: so who
+// secureStorm is a storm over TLS. A node queues handshakes, and closes a connection
+// without a word where it has no room for it, as a word would cost the handshake: so who
 // is turned away comes again after a while.
 func (r *round) secureStorm(ctx context.Context) error {
 	r.progress.counted(fmt.Sprintf("%s: %d TLS connections, arriving at once", r.name, r.count), r.count)

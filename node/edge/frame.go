@@ -93,7 +93,11 @@ func (c *conn) checkHeader(h ws.Header, limit int) *fault {
 	case h.OpCode != ws.OpContinuation && byte(h.OpCode) != c.op():
 		return &fault{protocol.CloseUnsupportedData, c.codec.Subprotocol() + " has messages of the other type"}
 	case h.Length > int64(limit-kept):
-		return &fault{protocol.CloseTooLarge, "message is larger than " + strconv.Itoa(limit) + " bytes"}
+		reason := "message is larger than " + strconv.Itoa(limit) + " bytes"
+		if limit == strangerBytesMax {
+			reason += ", the limit before authentication"
+		}
+		return &fault{protocol.CloseTooLarge, reason}
 	case count >= fragmentsMax:
 		return &fault{protocol.CloseTooLarge, "message has too many fragments"}
 	}

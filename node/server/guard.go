@@ -221,7 +221,8 @@ func (s *Server) auditOperation(r *http.Request, status int) {
 		return
 	}
 	subject, _ := r.Context().Value(operatorKey{}).(string)
-	s.logger.Info("audit", "part", "admin", "subject", subject, "address", r.RemoteAddr, "method", r.Method, "path", r.URL.Path, "status", status)
+	address, _, _ := net.SplitHostPort(r.RemoteAddr)
+	s.logger.Info("audit", "part", "admin", "subject", subject, "address", address, "forwarded", r.Header.Get("X-Forwarded-For"), "method", r.Method, "path", r.URL.Path, "status", status)
 }
 
 // tokenInURL reports whether a request has a query parameter that tokens are put into.
