@@ -58,7 +58,7 @@ func TestRegions(t *testing.T) {
 	testRuns(t, []spawnedRun{
 		{"hot-sku --spawn 3 --connections 6 --depth 8 --no-half --duration 200ms", "acked_per_second p50_ms p99_ms", ""},
 		{"failover --spawn 3 --connections 12 --rate 300 --kills 1 --duration 200ms", "failover_p50_ms failover_p99_ms failover_max_ms acked_per_second before_acked_per_second after_acked_per_second ready_max_ms", "failed_commands lost_commands oversold_units"},
-		{"drain --spawn 3 --connections 12 --rate 300 --duration 200ms", "acked_per_second connection_moves stop_max_ms", "failed_commands lost_commands oversold_units"},
+		{"drain --spawn 3 --watchers 300 --over 1s --connections 12 --rate 300 --duration 200ms", "acked_per_second connection_moves stop_max_ms", "failed_commands lost_commands oversold_units"},
 	})
 }
 

@@ -17,7 +17,7 @@ var (
 	seed   = flag.Uint64("seed", 0, "of the random choices; 0 picks one")
 	soak   = flag.Duration("soak", 0, "how long to wait for elections that nobody needs; 0 skips that test")
 	pause  = flag.Duration("pause", 4*time.Second, "how long the owner is held by SIGSTOP")
-	chaos  = flag.Int("chaos", 2, "rounds of faults at random, some 7 s each")
+	chaos  = flag.Int("chaos", 1, "rounds of faults at random, some 7 s each")
 
 	meshLong = flag.Bool("mesh-long", false, "meshes of three nodes each too, in namespaces too, cuts of 60 s, 200 clients for the last unit, a whole week of sales")
 	meshCut  = flag.Duration("mesh-cut", 0, "how long regions are cut off, where that is to be another time")
