@@ -320,32 +320,27 @@ func (a *attendance) reply(data []byte) {
 func (c *Cluster) abroad(call *protocol.Call) (*peer, *protocol.Error) {
 	cmd := &call.Command
 	region, otherwise := cmd.ActsIn(c.config.Region)
-	if region == c.config.Region {
-		return nil, nil
+	p, err := c.otherRegion(region)
+	if err == nil || !cmd.OnReservation() {
+		return p, err
 	}
-	if c.mesh != nil {
-		if p := c.mesh.peer(region); p != nil {
-			return p, nil
-		}
+	if otherwise == "" {
+		return nil, nil // its reservation names no region: refused here
 	}
-	if cmd.OnReservation() {
-		return c.elsewhere(otherwise)
-	}
-	return nil, protocol.NewError(protocol.CodeNotFound, "no region %q", region)
+	return c.otherRegion(otherwise)
 }
 
-// elsewhere is where a command goes whose reservation names no region: to its home, or
-// nowhere, to be refused here.
-func (c *Cluster) elsewhere(home string) (*peer, *protocol.Error) {
-	if home == "" || home == c.config.Region {
+// otherRegion is nil and no error for this one.
+func (c *Cluster) otherRegion(name string) (*peer, *protocol.Error) {
+	if name == c.config.Region {
 		return nil, nil
 	}
 	if c.mesh != nil {
-		if p := c.mesh.peer(home); p != nil {
+		if p := c.mesh.peer(name); p != nil {
 			return p, nil
 		}
 	}
-	return nil, protocol.NewError(protocol.CodeNotFound, "no region %q", home)
+	return nil, protocol.NewError(protocol.CodeNotFound, "no region %q", name)
 }
 
 // leaves hands a call to the region that must answer it, or refuses it. It reports

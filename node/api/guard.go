@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"net/http"
 	"net/netip"
-	"strings"
 
 	"github.com/stockmesh/stockmesh/protocol"
 )
@@ -93,7 +92,7 @@ func (a *API) identify(r *request) (*protocol.Caller, *protocol.Error) {
 	switch sent := r.Header.Values("Authorization"); len(sent) {
 	case 0:
 	case 1:
-		token, ok := bearer(sent[0])
+		token, ok := protocol.Bearer(sent[0])
 		if !ok {
 			return nil, unauthorized("Authorization must be Bearer and a token")
 		}
@@ -113,17 +112,10 @@ func (a *API) identify(r *request) (*protocol.Caller, *protocol.Error) {
 	return a.cfg.Guard.Certificate(cert), nil
 }
 
-func bearer(header string) (token string, ok bool) {
-	scheme, token, _ := strings.Cut(header, " ")
-	token = strings.TrimLeft(token, " ")
-	return token, strings.EqualFold(scheme, "Bearer") && token != ""
-}
-
 // checkNoToken refuses a token in the URL, where logs and histories would keep it.
 func (r *request) checkNoToken() *protocol.Error {
 	for name := range r.query {
-		switch strings.ToLower(name) {
-		case "token", "access_token", "jwt", "authorization":
+		if protocol.IsTokenParameter(name) {
 			return protocol.BadRequest("tokens are not taken in the URL: send Authorization: Bearer")
 		}
 	}

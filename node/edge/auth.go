@@ -109,7 +109,7 @@ func (l *loop) arrive(c *conn, answer []byte, authorization []string) {
 
 // arriveWith takes what an Authorization header says.
 func (l *loop) arriveWith(c *conn, answer []byte, header string) {
-	token, ok := bearer(header)
+	token, ok := protocol.Bearer(header)
 	if !ok {
 		l.turnAway(c, "token", protocol.NewError(protocol.CodeUnauthorized, "the Authorization header must be: Bearer, and a token"))
 		return
@@ -308,15 +308,7 @@ func (e *Edge) Recheck() {
 	}
 }
 
-// bearer returns the token of an Authorization header.
-func bearer(header string) (token string, ok bool) {
-	scheme, token, _ := strings.Cut(header, " ")
-	token = strings.TrimLeft(token, " ")
-	return token, strings.EqualFold(scheme, "Bearer") && token != ""
-}
-
-// tokenInURL reports whether a request's target has a query parameter by which a token
-// is usually meant. URLs end up in logs and histories, so it is never taken from there.
+// tokenInURL reports whether a request's target has a query parameter for a token.
 func tokenInURL(target []byte) bool {
 	_, query, _ := bytes.Cut(target, []byte("?"))
 	for pair := range bytes.FieldsFuncSeq(query, func(r rune) bool { return r == '&' || r == ';' || r == '#' }) {
@@ -324,8 +316,7 @@ func tokenInURL(target []byte) bool {
 		if plain, err := url.QueryUnescape(name); err == nil {
 			name = plain
 		}
-		switch strings.ToLower(name) {
-		case "token", "access_token", "jwt", "authorization":
+		if protocol.IsTokenParameter(name) {
 			return true
 		}
 	}

@@ -2,7 +2,6 @@ package quota
 
 import (
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -131,14 +130,6 @@ func (q *Quota) Account(subject string) *Account { return q.table.account(subjec
 // Heard takes a message that another node has sent. It keeps nothing of it, and passes
 // over what it can't read.
 func (q *Quota) Heard(message []byte) { q.table.heard(message) }
-
-// Over lists the subjects with an account here that have more connections or
-// subscriptions in the region than their limit, as far as is known here.
-func (q *Quota) Over() []string {
-	over := q.table.over()
-	slices.Sort(over)
-	return over
-}
 
 // Close ends the beat and tells the others that nothing is used here any more. Accounts
 // go on, for this node alone.

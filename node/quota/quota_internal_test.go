@@ -74,7 +74,7 @@ func TestNodesTellEachOther(t *testing.T) {
 	}
 	a.Disconnect()
 	r.beat()
-	if !b.Connect() || len(r.quotas[2].Over()) != 0 {
+	if !b.Connect() || len(r.quotas[2].table.over()) != 0 {
 		t.Error("the others don't know that there is room")
 	}
 	c.connections.own.Add(1) // as if it had been let in at the same time
@@ -83,7 +83,7 @@ func TestNodesTellEachOther(t *testing.T) {
 		t.Errorf("evicted %s", got)
 	}
 	for i, q := range r.quotas {
-		if got := q.Over(); !slices.Equal(got, []string{"ada"}) {
+		if got := q.table.over(); !slices.Equal(got, []string{"ada"}) {
 			t.Errorf("node %d: over are %v", i, got)
 		}
 	}
@@ -191,7 +191,7 @@ func TestManyAtOnce(t *testing.T) {
 	for range 20 {
 		r.beat()
 		for _, q := range r.quotas {
-			q.Over()
+			q.table.over()
 		}
 	}
 	wg.Wait()
@@ -215,4 +215,18 @@ func use(q *Quota, subject string) {
 	if a.Subscribe(10) {
 		defer a.Unsubscribe(10)
 	}
+}
+
+// over lists the subjects with an account here that have more connections or subscriptions
+// in the region than their limit, as far as is known here.
+func (t *table) over() (subjects []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, a := range t.list {
+		if a.connections.over() || a.subscriptions.over() {
+			subjects = append(subjects, a.subject)
+		}
+	}
+	slices.Sort(subjects)
+	return subjects
 }

@@ -1,9 +1,6 @@
 package quota
 
-import (
-	"slices"
-	"sync"
-)
+import "sync"
 
 const (
 	// beatNS is how often a node tells the others.
@@ -250,17 +247,6 @@ func (t *table) end() []byte {
 	h := t.header
 	h.kind = kindEnd
 	return h.append(nil)
-}
-
-func (t *table) over() (subjects []string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, a := range t.list {
-		if a.connections.over() || a.subscriptions.over() {
-			subjects = append(subjects, a.subject)
-		}
-	}
-	return slices.Clip(subjects)
 }
 
 // subjects is how many are known.

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/stockmesh/stockmesh/cluster"
@@ -228,8 +227,7 @@ func (s *Server) auditOperation(r *http.Request, status int) {
 // tokenInURL reports whether a request has a query parameter that tokens are put into.
 func tokenInURL(r *http.Request) bool {
 	for name := range r.URL.Query() {
-		switch strings.ToLower(name) {
-		case "token", "access_token", "jwt", "authorization":
+		if protocol.IsTokenParameter(name) {
 			return true
 		}
 	}
@@ -241,13 +239,13 @@ func (s *Server) operator(r *http.Request) (*protocol.Caller, *protocol.Error) {
 	if s.cluster.Load() == nil {
 		return nil, protocol.RetryLater(protocol.CodeUnavailable, 1000, "the node doesn't know yet which tokens are revoked")
 	}
-	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") || len(r.Header.Values("Authorization")) != 1 {
+	bearer, ok := protocol.Bearer(r.Header.Get("Authorization"))
+	if !ok || len(r.Header.Values("Authorization")) != 1 {
 		return nil, protocol.NewError(protocol.CodeUnauthorized, "the admin port wants a token that grants admin, in the Authorization header")
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), adminTimeout)
 	defer cancel()
-	caller, err := s.guard.Token(ctx, strings.TrimSpace(bearer))
+	caller, err := s.guard.Token(ctx, bearer)
 	if err != nil {
 		return nil, err
 	}
