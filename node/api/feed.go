@@ -77,9 +77,7 @@ func (s *stream) changes(w *worker, beat bool) verdict {
 	if len(due) > 0 {
 		left = hasMore // those that have come meanwhile woke us for this turn
 	} else {
-		// In this order: what the cursor covers is pending by then, if not sent.
-		s.upTo = *s.api.hub.passed.Load()
-		w.ids = s.follower.take(w.ids[:0])
+		w.ids, s.upTo = s.api.hub.take(s.follower, w.ids)
 		due = w.ids
 	}
 	if len(due) == 0 {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"slices"
-	"sync"
 
 	"github.com/stockmesh/stockmesh/protocol"
 )
@@ -21,8 +20,7 @@ type follower struct {
 	access  *protocol.Access
 	seesAll bool
 
-	mu      sync.Mutex
-	pending []protocol.ItemID // some perhaps twice
+	pending []protocol.ItemID // some perhaps twice; guarded by hub.members
 }
 
 // pendingKept is for how many ids a follower keeps its room while it has none.
@@ -35,8 +33,6 @@ func (f *follower) offer(k protocol.ItemKey, id protocol.ItemID) (first bool) {
 	if !f.pick.Match(k) || !f.seesAll && !f.access.Sees(k.SKU, k.Location) {
 		return false
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	n := len(f.pending)
 	if n > 0 && f.pending[n-1] == id {
 		return false
@@ -56,16 +52,12 @@ func (f *follower) compact() {
 	f.pending = slices.Grow(f.pending, len(f.pending)+1)
 }
 
-// take appends the pending ids in order of id, each once, and forgets them.
+// take appends the pending ids and forgets them.
 func (f *follower) take(ids []protocol.ItemID) []protocol.ItemID {
-	before := len(ids)
-	f.mu.Lock()
 	ids = append(ids, f.pending...)
 	f.pending = f.pending[:0]
 	if cap(f.pending) > pendingKept {
 		f.pending = nil
 	}
-	f.mu.Unlock()
-	slices.Sort(ids[before:])
-	return ids[:before+len(slices.Compact(ids[before:]))]
+	return ids
 }

@@ -12,7 +12,7 @@ import (
 // hub tells followers which items have changed. One goroutine does the matching,
 // so that the ledger's goroutine only notes ids, however many streams are open.
 //
-// Lock order: members, then follower.mu; pendingMu alone.
+// No lock is taken while another one is held.
 type hub struct {
 	ledger Ledger
 	guests *guests
@@ -23,16 +23,18 @@ type hub struct {
 	stop   func()        // ends the ledger's Watch
 	once   sync.Once
 
-	count  atomic.Int64                    // of followers
-	passed atomic.Pointer[protocol.Vector] // all changes up to here are with the followers
+	count atomic.Int64 // of followers
 
 	pendingMu sync.Mutex
 	pending   map[protocol.ItemID]struct{}
 	cursor    protocol.Vector
 
+	// Held for writing by who joins or leaves, and while ids are handed out, for reading
+	// by a follower's owner that takes its own.
 	members sync.RWMutex
 	bySKU   map[string]map[*follower]struct{}
 	wide    map[*follower]struct{} // prefixes, all, or locations alone
+	passed  protocol.Vector        // all changes up to here are with the followers; never changed, only replaced
 }
 
 func newHub(l Ledger, gs *guests, c *crew) *hub {
@@ -47,7 +49,6 @@ func newHub(l Ledger, gs *guests, c *crew) *hub {
 		bySKU:   make(map[string]map[*follower]struct{}),
 		wide:    make(map[*follower]struct{}),
 	}
-	h.passed.Store(new(protocol.Vector))
 	h.stop = l.Watch(h.note)
 	go h.run()
 	return h
@@ -100,9 +101,7 @@ func (h *hub) run() {
 		var cursor protocol.Vector
 		ids, cursor = h.takePending(ids[:0])
 		items = h.ledger.Items(items[:0], ids)
-		found = h.hand(found[:0], ids, items)
-		h.passed.Store(&cursor)
-		// Not sooner, or what they send would carry the cursor before.
+		found = h.hand(found[:0], ids, items, cursor)
 		for _, f := range found {
 			f.owner.wake()
 		}
@@ -131,10 +130,12 @@ func (h *hub) takePending(ids []protocol.ItemID) ([]protocol.ItemID, protocol.Ve
 
 // hand gives each id to the followers that picked its item. Only the item's name
 // counts here: its state is read when the follower's reader is ready for it. It appends
-// the followers that have ids now and had none.
-func (h *hub) hand(found []*follower, ids []protocol.ItemID, items []protocol.Item) []*follower {
-	h.members.RLock()
-	defer h.members.RUnlock()
+// the followers that have ids now and had none. Nobody takes ids meanwhile, or what is
+// then sent would carry the cursor before.
+func (h *hub) hand(found []*follower, ids []protocol.ItemID, items []protocol.Item, upTo protocol.Vector) []*follower {
+	h.members.Lock()
+	defer h.members.Unlock()
+	h.passed = upTo
 	for i, id := range ids {
 		k := items[i].Key()
 		for _, set := range [...]map[*follower]struct{}{h.bySKU[k.SKU], h.wide} {
@@ -146,6 +147,18 @@ func (h *hub) hand(found []*follower, ids []protocol.ItemID, items []protocol.It
 		}
 	}
 	return found
+}
+
+// take returns what is pending for a follower, in order of id and each once, in the room
+// given. When it has been sent, all has been that the vector covers. For the follower's
+// owner alone.
+func (h *hub) take(f *follower, room []protocol.ItemID) ([]protocol.ItemID, protocol.Vector) {
+	h.members.RLock()
+	ids := f.take(room[:0])
+	upTo := h.passed
+	h.members.RUnlock()
+	slices.Sort(ids)
+	return slices.Compact(ids), upTo
 }
 
 // follow begins to collect changes of what s picks and access sees for an owner, who

@@ -45,7 +45,7 @@ func (p *poll) changed(r *request) bool {
 	}
 	select {
 	case <-woken:
-		p.follower.take(nil)
+		p.hub.take(p.follower, nil)
 		return true
 	case <-p.timer.C:
 	case <-p.hub.quit:
