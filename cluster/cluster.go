@@ -262,10 +262,12 @@ func (c *Cluster) Announce(endpoint string, connections func() int) {
 	if c.region != nil {
 		c.region.endpoint.Store(&endpoint)
 		c.region.connections.Store(&connections)
+		c.region.hurry()
 	}
 }
 
-// Elsewhere lists the public endpoints of the region's other nodes that serve.
+// Elsewhere lists the public endpoints of the region's other nodes that serve, or of
+// those that may soon where none does.
 func (c *Cluster) Elsewhere() []string {
 	if c.region == nil {
 		return []string{}

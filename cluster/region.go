@@ -31,6 +31,7 @@ type region struct {
 	founded     atomic.Pointer[string]
 	peers       atomic.Pointer[string] // names of those who hold the region's data
 	wan         atomic.Pointer[string] // where this node is found by other regions
+	news        chan struct{}          // holds a token while something is to be told at once
 }
 
 // Times of joining.
@@ -46,7 +47,7 @@ const (
 // joinRegion starts the membership protocol.
 func joinRegion(c *Config, dir *dataDir, restoring bool) (*region, error) {
 	m := c.Members
-	r := &region{config: c, logger: c.Logger}
+	r := &region{config: c, logger: c.Logger, news: make(chan struct{}, 1)}
 	none := func() int { return 0 }
 	r.phase.Store(new("starting"))
 	r.endpoint.Store(&m.Endpoint)
@@ -210,7 +211,17 @@ func (r *region) mayFound(dir *dataDir) bool {
 func (r *region) enter(phase string) {
 	r.phase.Store(&phase)
 	r.opened.Store(r.opened.Load() || phase == "serving")
+	r.hurry()
 	r.config.OnPhase(phase)
+}
+
+// hurry has the others told at once: one that is drained now should know where its
+// clients may go.
+func (r *region) hurry() {
+	select {
+	case r.news <- struct{}{}:
+	default: // it will be
+	}
 }
 
 // run tells the others what changes, until ctx ends.
@@ -230,6 +241,7 @@ func (r *region) run(ctx context.Context, state func() string, owns func() []int
 		}
 		select {
 		case <-tick.C:
+		case <-r.news:
 		case <-ctx.Done():
 			return
 		}
@@ -284,14 +296,25 @@ func (c *Cluster) balance(ctx context.Context) {
 }
 
 // endpoints are where clients of this node may go instead.
-func (r *region) endpoints() []string {
-	list := []string{}
-	for _, m := range r.others() {
-		if m.Endpoint != "" && m.State == "serving" {
-			list = append(list, m.Endpoint)
+func (r *region) endpoints() []string { return endpointsOf(r.others()) }
+
+// endpointsOf lists the nodes that serve. Where none is known to, those that may by the
+// time the clients arrive: what a node says of itself takes a moment to get around.
+func endpointsOf(others []gossip.Member) []string {
+	serving, soon := []string{}, []string{}
+	for _, m := range others {
+		switch {
+		case m.Endpoint == "" || m.State == "draining":
+		case m.State == "serving":
+			serving = append(serving, m.Endpoint)
+		default:
+			soon = append(soon, m.Endpoint)
 		}
 	}
-	return list
+	if len(serving) == 0 {
+		return soon
+	}
+	return serving
 }
 
 // nodes describes the region's nodes.
