@@ -32,6 +32,7 @@ type fixture struct {
 	addr     string
 	registry *prometheus.Registry
 	tls      *tls.Config // of the clients; nil: plain
+	dialer   net.Dialer
 }
 
 // overTLS runs every test over TLS: go test ./node/edge -over-tls
@@ -119,7 +120,7 @@ func plainOnly(t *testing.T) {
 // tcp connects without a handshake.
 func (f *fixture) tcp() *peer {
 	f.Helper()
-	c, err := net.Dial("tcp", f.addr)
+	c, err := f.dialer.Dial("tcp", f.addr)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -31,11 +31,9 @@ func TestStalledReaders(t *testing.T) {
 	r := &readers{fixture: f, last: fmt.Appendf(nil, `"on_hand":%d`, lastOnHand), want: len(skus)}
 	stalled := n / 10
 	r.read(n - stalled)
+	narrow := &readers{fixture: f.buffering(4 << 10)}
 	for range stalled {
-		p := r.join()
-		if err := p.tcpConn().SetReadBuffer(4 << 10); err != nil {
-			t.Fatal(err)
-		}
+		narrow.join()
 	}
 	before := measure(t)
 	gone := func() bool { return f.metric("stockmesh_sessions_closed_total") >= float64(stalled) }

@@ -77,6 +77,9 @@ func (l *Listener) Accept() (Socket, netip.AddrPort, error) {
 	if err != nil {
 		return Socket{}, netip.AddrPort{}, acceptFailed(err)
 	}
+	// Not the system's megabytes for a slow reader, all of them old by the time they are
+	// read. Best effort: it bounds staleness, nothing depends on it.
+	_ = tcp.SetWriteBuffer(unsentBytesMax)
 	return Socket{newConn(tcp)}, addrPort(tcp.RemoteAddr()), nil
 }
 
