@@ -12,6 +12,39 @@ import (
 // idBytesMax bounds what a client can make a node echo.
 const idBytesMax = 256
 
+// jsonDepthMax is how deep what a client sends may nest. A command needs four levels;
+// fields that we don't know may need some, too.
+const jsonDepthMax = 32
+
+// tooDeep refuses what nests so deep that reading it would cost a hundred times what
+// bytes of an honest message do.
+func tooDeep(msg []byte) *Error {
+	if bytes.Count(msg, []byte{'{'})+bytes.Count(msg, []byte{'['}) <= jsonDepthMax || depthOf(msg) <= jsonDepthMax {
+		return nil
+	}
+	return BadRequest("nested more than %d levels deep", jsonDepthMax)
+}
+
+// depthOf is how deep a text nests, if it is JSON.
+func depthOf(msg []byte) (deepest int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(msg); i++ {
+		switch b := msg[i]; {
+		case b == '"':
+			quoted = !quoted
+		case b == '\\':
+			i++ // is of a string, and the next one too
+		case quoted:
+		case b == '{' || b == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case b == '}' || b == ']':
+			depth--
+		}
+	}
+	return deepest
+}
+
 // Split reads a client message as one command or an array of at most limit
 // commands and returns each command's own bytes, which alias msg. An array has
 // been read to its end, so its commands are well-formed JSON objects; a single
@@ -20,6 +53,9 @@ func Split(msg []byte, limit int) ([]jsontext.Value, *Error) {
 	trimmed := bytes.TrimLeft(msg, " \t\r\n")
 	if len(trimmed) == 0 {
 		return nil, BadRequest("empty message")
+	}
+	if err := tooDeep(trimmed); err != nil {
+		return nil, err
 	}
 	if trimmed[0] != '[' {
 		v := jsontext.Value(bytes.TrimRight(trimmed, " \t\r\n"))
@@ -160,6 +196,9 @@ func (c *Command) DecodeBody(body []byte) *Error {
 		return nil
 	}
 	if err := checkObject(jsontext.Value(bytes.TrimSpace(body))); err != nil {
+		return err
+	}
+	if err := tooDeep(body); err != nil {
 		return err
 	}
 	if err := json.Unmarshal(body, c); err != nil {

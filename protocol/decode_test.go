@@ -40,6 +40,10 @@ func TestSplit(t *testing.T) {
 		{"[\"\xff\"]", nil, CodeBadRequest},
 		{strings.Repeat("[", 100_000), nil, CodeBadRequest},
 		{`[` + strings.Repeat(`{"a":`, 100_000), nil, CodeBadRequest},
+		{`[` + nested(jsonDepthMax-1) + `]`, []string{nested(jsonDepthMax - 1)}, ""},
+		{`[` + nested(jsonDepthMax) + `]`, nil, CodeBadRequest},
+		{nested(jsonDepthMax + 1), nil, CodeBadRequest},
+		{`{"a":"\\\"` + strings.Repeat("{[", 100) + `"}`, []string{`{"a":"\\\"` + strings.Repeat("{[", 100) + `"}`}, ""},
 	} {
 		values, err := Split([]byte(c.msg), 3)
 		var got []string
@@ -50,6 +54,11 @@ func TestSplit(t *testing.T) {
 			t.Errorf("%.60q: %v, %v", c.msg, err, d)
 		}
 	}
+}
+
+// nested is an object of so many levels.
+func nested(levels int) string {
+	return strings.Repeat(`{"a":`, levels) + "7" + strings.Repeat("}", levels)
 }
 
 func codeOf(err *Error) Code {

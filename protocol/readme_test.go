@@ -145,6 +145,7 @@ func TestREADMEListsTheLimits(t *testing.T) {
 		"longest `ttl_ms`":                                       ReserveMSMax,
 		"longest `interval_ms`":                                  IntervalMSMax,
 		"wait for `at_least`, ms":                                AtLeastWaitMS,
+		"nesting of a JSON message":                              jsonDepthMax,
 		"nesting of a CBOR command":                              cborDepthMax,
 		"fields of a CBOR map and of those around it":            cborFieldsMax,
 	}
