@@ -17,6 +17,8 @@ const (
 	stuckMax = 4096
 	// beatsApart is how many times in a heartbeat's interval it is looked who is due.
 	beatsApart = 32
+	// listens is in how many of those looks each stream is listened to once.
+	listens = 4
 	// sinceLook is how often it is looked whether this node has caught up.
 	sinceLook = 20 * time.Millisecond
 )
@@ -48,6 +50,7 @@ type crew struct {
 	open     map[*stream]struct{}
 	awaiting map[*stream]struct{}
 	opened   uint64 // streams so far
+	looked   uint64 // beats so far
 	idle     int
 	free     int // workers that aren't stuck, idle ones included
 	filling  int // those of them that serve fills
@@ -181,11 +184,16 @@ func (c *crew) staff() {
 	}
 }
 
-// beat marks the streams whose heartbeat is due.
-func (c *crew) beat(now time.Time) {
+// beat marks the streams whose heartbeat is due. It appends those whose turn it is to be
+// listened to: whoever hangs up says so, long before a heartbeat can't be written.
+func (c *crew) beat(now time.Time, listen []*stream) []*stream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.looked++
 	for s := range c.open {
+		if (s.berth.number+c.looked)%listens == 0 {
+			listen = append(listen, s)
+		}
 		if now.Before(s.berth.beatAt) {
 			continue
 		}
@@ -193,6 +201,7 @@ func (c *crew) beat(now time.Time) {
 		s.berth.beatAt, s.berth.beat = now.Add(c.heartbeat), true
 		c.push(s)
 	}
+	return listen
 }
 
 // await has look ask about a stream.

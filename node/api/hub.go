@@ -83,6 +83,7 @@ func (h *hub) run() {
 	var ids []protocol.ItemID
 	var items []protocol.Item
 	var found []*follower
+	var listen []*stream
 	for {
 		select {
 		case <-h.quit:
@@ -91,7 +92,13 @@ func (h *hub) run() {
 			h.guests.recheck()
 			continue
 		case now := <-h.crew.beats.C:
-			h.crew.beat(now)
+			listen = h.crew.beat(now, listen[:0])
+			for _, s := range listen {
+				if hungUp(s.conn) {
+					s.end()
+				}
+			}
+			clear(listen)
 			continue
 		case now := <-h.crew.looks.C:
 			h.look(now)

@@ -86,6 +86,9 @@ func (c *replayConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
+// NetConn is the connection below, as with tls.Conn.
+func (c *replayConn) NetConn() net.Conn { return c.Conn }
+
 // RemoteAddr implements net.Conn.
 func (c *replayConn) RemoteAddr() net.Addr {
 	if c.remote != nil {

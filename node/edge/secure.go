@@ -211,6 +211,9 @@ func (l *link) Close() error {
 	return nil
 }
 
+// NetConn is the connection below, as with tls.Conn.
+func (l *link) NetConn() net.Conn { return l.raw }
+
 // LocalAddr implements net.Conn.
 func (l *link) LocalAddr() net.Addr {
 	if l.raw != nil {

@@ -285,6 +285,9 @@ func (g *givenConn) Read(buf []byte) (int, error) {
 	return g.Conn.Read(buf)
 }
 
+// NetConn is the connection below, as with tls.Conn.
+func (g *givenConn) NetConn() net.Conn { return g.Conn }
+
 func (g *givenConn) readAhead(buf []byte) (int, error) {
 	g.c.mu.Lock()
 	defer g.c.mu.Unlock()
