@@ -60,7 +60,7 @@ type Config struct {
 	SinceWait             time.Duration // 3 s; how long a resumed subscription waits for what its client has seen elsewhere
 	SlowTimeout           time.Duration // 10 s without taking a byte that waits, then 4100
 	MaxConnections        int           // by the fd limit
-	MaxConnectionsPerIP   int           // 0: no limit
+	MaxConnectionsPerIP   int           // 0: no limit; of IPv6 a /64 counts as one, here and below
 	CommandsPerIP         int           // a second; 0: no limit. HTTP requests count too
 	CommandsPerConnection int           // a second; 0: no limit
 	CommandsBurst         int           // at once, of both; 0: a second's worth
@@ -128,7 +128,7 @@ type Edge struct {
 	sessions    atomic.Uint64
 	draining    atomic.Bool
 	perIPMu     sync.Mutex
-	perIP       map[netip.Addr]int
+	perIP       map[netip.Addr]int // by addressKey
 
 	checks  atomic.Int64   // tokens being checked
 	churn   atomic.Int64   // connections that came, went, or got through TLS's handshake
@@ -269,12 +269,13 @@ func (e *Edge) admitAddress(ip netip.Addr) bool {
 	if limit == 0 || e.trusts(ip) {
 		return true
 	}
+	key := addressKey(ip)
 	e.perIPMu.Lock()
 	defer e.perIPMu.Unlock()
-	if e.perIP[ip] >= limit {
+	if e.perIP[key] >= limit {
 		return false
 	}
-	e.perIP[ip]++
+	e.perIP[key]++
 	return true
 }
 
@@ -289,9 +290,10 @@ func (e *Edge) dismissAddress(ip netip.Addr) {
 	if e.config.MaxConnectionsPerIP == 0 || e.trusts(ip) {
 		return
 	}
+	key := addressKey(ip)
 	e.perIPMu.Lock()
 	defer e.perIPMu.Unlock()
-	if e.perIP[ip]--; e.perIP[ip] <= 0 {
-		delete(e.perIP, ip)
+	if e.perIP[key]--; e.perIP[key] <= 0 {
+		delete(e.perIP, key)
 	}
 }

@@ -88,6 +88,24 @@ func TestClientsBehindAProxyAreCounted(t *testing.T) {
 	})
 }
 
+// Whoever has an IPv6 address has 2^64 of them.
+func TestNetworksBehindAProxyAreCounted(t *testing.T) {
+	f := start(t, trustLoopback, func(c *edge.Config) { c.MaxConnectionsPerIP = 2 })
+	open := func(from string) *peer {
+		p := f.behind("PROXY TCP6 " + from + " ::1 56324 443\r\n")
+		p.raw(handshake(f.addr))
+		return p
+	}
+	open("2001:db8:0:1::1").upgraded()
+	first := open("2001:db8:0:1::2")
+	first.upgraded()
+	f.behind("PROXY TCP6 2001:db8:0:1:ffff::3 ::1 56324 443\r\n").turnedAway(false, 429, protocol.CodeRateLimited)
+	open("2001:db8:0:2::1").upgraded()
+	first.conn.Close()
+	eventually(t, "gone", func() bool { return f.edge.Connections() == 2 })
+	open("2001:db8:0:1::4").upgraded()
+}
+
 func TestRequestsBehindAProxy(t *testing.T) {
 	eachWire(t, func(t *testing.T, wire func(*edge.Config)) {
 		f := start(t, trustLoopback, wire)

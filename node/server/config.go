@@ -123,7 +123,7 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSCA, "tls-ca", c.TLSCA, "`FILE` with the CAs of client certificates (PEM); none given is still let in")
 	f.StringSliceVar(&c.Origins, "origins", c.Origins, "`LIST` of allowed Origin headers, besides the node's own host")
 	f.IntVar(&c.MaxConnections, "max-connections", c.MaxConnections, "connections of the public port, above it 503 (0: as many as the file limit allows)")
-	f.IntVar(&c.MaxConnectionsPerIP, "max-connections-per-ip", c.MaxConnectionsPerIP, "connections of one address, above it 429 (0: no limit)")
+	f.IntVar(&c.MaxConnectionsPerIP, "max-connections-per-ip", c.MaxConnectionsPerIP, "connections of one address or IPv6 /64, above it 429 (0: no limit)")
 	f.IntVar(&c.RateLimit, "rate-limit", c.RateLimit, "commands per second of one address (IPv6: its /64), above it rate_limited or 429 (0: no limit); an HTTP request is a command, a batch as many as it holds")
 	f.IntVar(&c.RateLimitPerConnection, "rate-limit-per-connection", c.RateLimitPerConnection, "commands per second of one WebSocket, above it rate_limited (0: no limit)")
 	f.IntVar(&c.RateLimitPerUser, "rate-limit-per-user", c.RateLimitPerUser, "commands per second of one token's subject in the whole region (0: no limit)")
