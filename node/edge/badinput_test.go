@@ -308,6 +308,8 @@ func TestBadFrames(t *testing.T) {
 		"larger than a message":           {frameBytes(fin|text, strings.Repeat(" ", 64<<10+1)), 1009},
 		"declared larger than a message":  {size(64<<10 + 1), 1009},
 		"declared far larger":             {size(1<<63 - 1), 1009},
+		"declared so, and no mask yet":    {size(1<<63 - 1)[:10], 1009},
+		"reserved opcode, and no mask":    {frameBytes(fin|0x3, "")[:2], 1002},
 		"fragments larger than a message": {frameBytes(text, strings.Repeat(" ", 40<<10)) + frameBytes(fin|continued, strings.Repeat(" ", 40<<10)), 1009},
 		"fragments without end":           {endless, 1009},
 		"close of one byte":               {frameBytes(fin|closeFrame, "\x03"), 1002},

@@ -31,18 +31,15 @@ type fault struct {
 }
 
 // parseHeader reads a frame's header from the front of b, and how many bytes it
-// takes; not ok while some of them are missing.
+// takes; not ok while some of them are missing. Only the mask may be: what is wrong with
+// a frame is known without it.
 func parseHeader(b []byte) (h ws.Header, n int, ok bool) {
 	if len(b) < 2 {
 		return h, 0, false
 	}
 	h = ws.Header{Fin: b[0]&0x80 != 0, Rsv: b[0] >> 4 & 7, OpCode: ws.OpCode(b[0] & 15), Masked: b[1]&0x80 != 0}
 	short := b[1] & 0x7f
-	n = headerBytes(short)
-	if h.Masked {
-		n += len(h.Mask)
-	}
-	if len(b) < n {
+	if n = headerBytes(short); len(b) < n {
 		return h, 0, false
 	}
 	switch short {
@@ -55,7 +52,8 @@ func parseHeader(b []byte) (h ws.Header, n int, ok bool) {
 		h.Length = int64(short)
 	}
 	if h.Masked {
-		copy(h.Mask[:], b[n-len(h.Mask):])
+		copy(h.Mask[:], b[n:])
+		n += len(h.Mask)
 	}
 	return h, n, true
 }

@@ -30,10 +30,12 @@ var floors = map[string]int{
 	"node/token":        1,
 	"node/quota":        1,
 	"cluster":           2,
-	"protocol/stockctl": 2,
+	"protocol/replay":   2,
+	"protocol/stockctl": 3,
 	"node/server":       3,
 	"node":              4,
 	"bench":             4,
+	"bench/fault":       0,
 
 	"cluster/clustertest": 4,
 }
@@ -50,7 +52,7 @@ var soleUsers = map[string][]string{
 	"golang.org/x/sys/unix":                       {"node/edge/poll"},
 	"github.com/tidwall/btree":                    {"cluster/ledger"},
 	"github.com/gofrs/flock":                      {"cluster"},
-	module + "/protocol/client":                   {"protocol/stockctl", "cluster/clustertest"},
+	module + "/protocol/client":                   {"protocol/replay", "protocol/stockctl", "cluster/clustertest"},
 	"github.com/invopop/jsonschema":               {"node/api"},
 	"github.com/prometheus/client_golang":         {"cluster", "node/edge", "node/api", "node/token", "node/quota", "node/server"},
 	"github.com/golang-jwt/jwt":                   {"node/token", "protocol/stockctl", "cluster/clustertest", "bench"},
