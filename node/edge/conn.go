@@ -223,7 +223,7 @@ func (l *loop) forget(c *conn) {
 
 // close says why and lets the peer hear it: what it has not taken yet is dropped
 // down to the frame under way, the close frame follows, and the socket is closed
-// when the peer does so, or lingers no longer than lingerMS.
+// when the peer does so, or has lingered.
 func (l *loop) close(c *conn, code int, reason string) {
 	if c.state == stateClosing {
 		return
@@ -256,9 +256,19 @@ func (l *loop) finish(c *conn) {
 // closingInput reads until the peer closes, so that the kernel doesn't reset the
 // connection under what was last said.
 func (l *loop) closingInput(c *conn, b []byte) {
-	if l.ago(c.since) > l.linger() {
+	if l.lingered(c) {
 		l.drop(c)
 	}
+}
+
+// lingered reports whether a closed peer has had its time. One that takes what was left
+// of a frame under way, however slowly, is on its way to the reason.
+func (l *loop) lingered(c *conn) bool {
+	idle := l.ago(c.since)
+	if len(c.out) > 0 && idle <= lingers*l.linger() {
+		idle = min(idle, l.ago(c.takenAt))
+	}
+	return idle > l.linger()
 }
 
 // look is what a sweep does for one connection.
@@ -273,7 +283,7 @@ func (l *loop) look(c *conn) {
 			l.refuse(c, 408, "no complete request within "+l.config.HandshakeTimeout.String(), 0)
 		}
 	case stateClosing:
-		if l.ago(c.since) > l.linger() {
+		if l.lingered(c) {
 			l.drop(c)
 		}
 	case stateOpen:

