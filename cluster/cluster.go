@@ -190,8 +190,10 @@ func (c *Cluster) walk(call *protocol.Call) {
 	}()
 }
 
-// Scan returns existing items in order and whether others follow.
-func (c *Cluster) Scan(q *protocol.Query) (items []protocol.Item, more bool) {
+// Scan returns existing items in order and whether others may follow: then next is the
+// After to go on with. It looks at so many items only, and may return fewer than the
+// limit, even none.
+func (c *Cluster) Scan(q *protocol.Query) (items []protocol.Item, next protocol.ItemKey, more bool) {
 	if len(c.shards) > 1 {
 		return c.scanAll(q)
 	}

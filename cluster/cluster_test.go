@@ -80,8 +80,13 @@ func sell(key, sku string, n int64) protocol.Command {
 
 func get(skus ...string) protocol.Command { return protocol.Command{Op: protocol.OpGet, SKUs: skus} }
 
-func everything(n *cluster.Cluster) []protocol.Item {
-	items, _ := n.Scan(&protocol.Query{Limit: 1 << 20})
+func everything(n *cluster.Cluster) (items []protocol.Item) {
+	q := protocol.Query{Limit: 1 << 20}
+	for more := true; more; {
+		var page []protocol.Item
+		page, q.After, more = n.Scan(&q)
+		items = append(items, page...)
+	}
 	return items
 }
 

@@ -140,7 +140,7 @@ func rowOf(c *Cluster, sku string) (row ledger.Row) {
 
 // shownItems is everything that a region shows, of its own and of others.
 func shownItems(c *Cluster) []protocol.Item {
-	items, _ := c.Scan(&protocol.Query{Selector: protocol.Selector{All: true}, Limit: 1 << 10})
+	items, _, _ := c.Scan(&protocol.Query{Selector: protocol.Selector{All: true}, Limit: 1 << 10})
 	return items
 }
 
@@ -266,7 +266,7 @@ func TestReadsStayHere(t *testing.T) {
 	})
 	t.Run("a cursor of another life sees everything", func(t *testing.T) {
 		q := protocol.Query{Selector: protocol.Selector{All: true}, Limit: 10, Since: protocol.Vector{}.With("bb", 1<<40)}
-		if items, _ := aa.Scan(&q); len(items) != 1 {
+		if items, _, _ := aa.Scan(&q); len(items) != 1 {
 			t.Fatalf("got %+v", items)
 		}
 	})

@@ -196,30 +196,15 @@ func (r *replica) items(dst []protocol.Item, ids []protocol.ItemID) []protocol.I
 	return dst
 }
 
-// scan reads a page. Long pages are read in parts so that a commit never waits
-// for more than one part.
-func (r *replica) scan(q *protocol.Query) (items []protocol.Item, more bool) {
-	const part = 1024
-	page := *q
-	for {
-		page.Limit = min(part, q.Limit-len(items))
-		items, more = r.scanPart(items, &page)
-		if !more || len(items) >= q.Limit {
-			return items, more
-		}
-		last := &items[len(items)-1]
-		page.After = protocol.ItemKey{SKU: last.SKU, Location: last.Location}
-	}
-}
-
-func (r *replica) scanPart(items []protocol.Item, q *protocol.Query) ([]protocol.Item, bool) {
+// scan reads a page; see ledger.State.Scan.
+func (r *replica) scan(q *protocol.Query) (items []protocol.Item, next protocol.ItemKey, more bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	ids, more := r.state.Scan(q)
+	ids, next, more := r.state.Scan(q)
 	for _, id := range ids {
 		items = append(items, r.state.Item(id))
 	}
-	return items, more
+	return items, next, more
 }
 
 // get answers a get of what exists now; SKUs unknown at a named location, or
@@ -236,7 +221,7 @@ func (r *replica) get(c *protocol.Command) []protocol.Item {
 			continue
 		}
 		q := protocol.Query{Selector: protocol.Selector{SKUs: []string{sku}}, Limit: protocol.PageMax}
-		ids, _ := r.state.Scan(&q)
+		ids, _, _ := r.state.Scan(&q)
 		for _, id := range ids {
 			items = append(items, r.state.Item(id))
 		}

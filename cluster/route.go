@@ -235,18 +235,26 @@ func (c *Cluster) get(cmd *protocol.Command) (items []protocol.Item) {
 }
 
 // scanAll merges the shards' pages.
-func (c *Cluster) scanAll(q *protocol.Query) (items []protocol.Item, more bool) {
+func (c *Cluster) scanAll(q *protocol.Query) (items []protocol.Item, next protocol.ItemKey, more bool) {
 	for _, s := range c.shards {
-		part, partMore := s.replica.scan(s.query(q))
-		items, more = append(items, part...), more || partMore
+		part, upTo, left := s.replica.scan(s.query(q))
+		items = append(items, part...)
+		if left && (!more || upTo.Compare(next) < 0) {
+			next, more = upTo, true // beyond it, this shard has not been looked at
+		}
 	}
-	slices.SortFunc(items, func(a, b protocol.Item) int {
-		return protocol.ItemKey{SKU: a.SKU, Location: a.Location}.Compare(protocol.ItemKey{SKU: b.SKU, Location: b.Location})
-	})
+	slices.SortFunc(items, func(a, b protocol.Item) int { return a.Key().Compare(b.Key()) })
+	if more {
+		items = slices.DeleteFunc(items, func(it protocol.Item) bool { return it.Key().Compare(next) > 0 })
+	}
 	if len(items) > q.Limit {
-		items, more = items[:q.Limit:q.Limit], true
+		items = items[:q.Limit:q.Limit]
+		next, more = q.After, true
+		if q.Limit > 0 {
+			next = items[q.Limit-1].Key()
+		}
 	}
-	return items, more
+	return items, next, more
 }
 
 // query is q as the shard's ledger sees it. A cursor that another node gave may be

@@ -59,9 +59,16 @@ func (s *State) Changed(since uint64) (ids []protocol.ItemID) {
 // exists tells whether some region has a row of the item.
 func (it *item) exists() bool { return it.row.Version > 0 || len(it.parts) > 0 }
 
-// Scan returns the ids of the items that the query picks, in order, and whether
-// more follow.
-func (s *State) Scan(q *protocol.Query) (ids []protocol.ItemID, more bool) {
+// visitsMax is how many items a Scan looks at. Of a million items a cursor or a location
+// may pick a handful; looking for those in one go would keep commits waiting.
+const visitsMax = 1024
+
+// Scan returns the ids of the items that the query picks, in order, and whether more may
+// follow: then next is the After to go on with. It may return fewer than the limit, even
+// none, as it looks at a bounded number of items.
+func (s *State) Scan(q *protocol.Query) (ids []protocol.ItemID, next protocol.ItemKey, more bool) {
+	next = q.After
+	visits := 0
 	since := q.Since.Get(s.region)
 	if since > s.seq {
 		since = 0 // of a log that is not this one, as after a restore: send everything
@@ -76,22 +83,31 @@ func (s *State) Scan(q *protocol.Query) (ids []protocol.ItemID, more bool) {
 			if sp.hi != "" && it.key.SKU >= sp.hi {
 				return false
 			}
-			if it.key == q.After || !it.exists() || it.row.Last.Seq <= since && !newerThan(it.parts, q.Since) {
-				return true
-			}
-			if len(q.Locations) > 0 && !slices.Contains(q.Locations, it.key.Location) {
-				return true
-			}
-			if len(ids) == q.Limit {
-				more = true
+			picked := it.key != q.After && it.changedAfter(since, q.Since) && atOne(q.Locations, it.key.Location)
+			if more = visits == visitsMax || picked && len(ids) == q.Limit; more {
 				return false
 			}
-			ids = append(ids, r.id)
+			if picked {
+				ids = append(ids, r.id)
+			}
+			visits++
+			next = it.key
 			return true
 		})
 		if more {
 			break
 		}
 	}
-	return ids, more
+	return ids, next, more
+}
+
+// changedAfter tells whether the item exists and has changed since a round of this log
+// or since what others have told by a cursor.
+func (it *item) changedAfter(round uint64, cursor protocol.Vector) bool {
+	return it.exists() && (it.row.Last.Seq > round || newerThan(it.parts, cursor))
+}
+
+// atOne tells whether a location is one of those named; none named means all.
+func atOne(locations []string, l string) bool {
+	return len(locations) == 0 || slices.Contains(locations, l)
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -42,17 +43,17 @@ func TestScan(t *testing.T) {
 // pages reads page after page.
 func pages(t *rapid.T, s *State, q protocol.Query) (keys []protocol.ItemKey) {
 	for {
-		ids, more := s.Scan(&q)
+		ids, next, more := s.Scan(&q)
 		for _, id := range ids {
 			keys = append(keys, s.Key(id))
 		}
 		if !more {
 			return keys
 		}
-		if len(ids) != q.Limit {
-			t.Fatalf("a page of %d of %d, and more", len(ids), q.Limit)
+		if len(ids) > q.Limit || next.Compare(q.After) <= 0 {
+			t.Fatalf("a page of %d of %d, and more after %v", len(ids), q.Limit, next)
 		}
-		q.After = keys[len(keys)-1]
+		q.After = next
 	}
 }
 
@@ -75,11 +76,42 @@ func TestScanOfNothing(t *testing.T) {
 		{Limit: 9, After: keyA},
 		{Limit: 9, Selector: protocol.Selector{SKUs: []string{"B"}}},
 	} {
-		if ids, more := k.state.Scan(&q); len(ids) > 0 || more {
+		if ids, _, more := k.state.Scan(&q); len(ids) > 0 || more {
 			t.Errorf("%+v: %v %v", q, ids, more)
 		}
 	}
-	if ids, more := k.state.Scan(&protocol.Query{}); len(ids) > 0 || !more {
-		t.Errorf("a page of no items: %v %v", ids, more)
+	if ids, next, more := k.state.Scan(&protocol.Query{}); len(ids) > 0 || next != (protocol.ItemKey{}) || !more {
+		t.Errorf("a page of no items: %v %v %v", ids, next, more)
+	}
+}
+
+// Whatever a query picks of many items, one Scan looks at a bounded number of them, and
+// the pages together hold all that is picked.
+func TestScanLooksAtABoundedNumber(t *testing.T) {
+	s := NewState("eu", 0)
+	d := NewDraft(s)
+	const count = 3*visitsMax + 7
+	for i := range count {
+		d.Reset(0, 0)
+		d.Accept(protocol.ItemKey{SKU: fmt.Sprintf("%06d", i), Location: "main"}, "us", 1)
+		must(t, apply(s, d.Round(), s.Seq()+1))
+	}
+	last := protocol.ItemKey{SKU: fmt.Sprintf("%06d", count-1), Location: "main"}
+	for _, q := range []protocol.Query{
+		{Limit: 10, Since: protocol.Vector{{Region: "eu", N: count - 1}, {Region: "us", N: 1}}},
+		{Limit: 10, Selector: protocol.Selector{SKUs: []string{last.SKU}, Prefixes: []string{""}, Locations: []string{"main"}}, After: protocol.ItemKey{SKU: "000000", Location: "main"}},
+	} {
+		var found []protocol.ItemKey
+		pages := 0
+		for more := true; more; pages++ {
+			ids, next, left := s.Scan(&q)
+			for _, id := range ids {
+				found = append(found, s.Key(id))
+			}
+			q.After, more = next, left
+		}
+		if found[len(found)-1] != last || pages < 4 {
+			t.Errorf("%d items in %d pages, the last %v", len(found), pages, found[len(found)-1])
+		}
 	}
 }

@@ -30,9 +30,10 @@ type Ledger interface {
 	// goroutine, possibly before Submit returns. It never blocks. It executes
 	// every op except auth, subscribe, unsubscribe and ping.
 	Submit(calls []*protocol.Call)
-	// Scan returns existing items in order; more tells whether others follow the
-	// last one. A query that names SKUs returns only those which exist.
-	Scan(q *protocol.Query) (items []protocol.Item, more bool)
+	// Scan returns existing items in order and whether others may follow: then next is
+	// the After to go on with. It may return fewer than the limit, even none. A query
+	// that names SKUs returns only those which exist.
+	Scan(q *protocol.Query) (items []protocol.Item, next protocol.ItemKey, more bool)
 	// Watch calls fn after each commit, in order, on the ledger's goroutine: fn
 	// must not block.
 	Watch(fn func(*protocol.Changes)) (stop func())

@@ -52,10 +52,8 @@ func (s *stream) begin() bool {
 // reader left.
 func (s *stream) page(w *worker) verdict {
 	q := &s.fill.query
-	items, more := s.api.ledger.Scan(q)
-	if more = more && len(items) > 0; more {
-		q.After = items[len(items)-1].Key()
-	}
+	items, next, more := s.api.ledger.Scan(q)
+	q.After = next
 	// What can't be seen is no sign either that a named SKU exists.
 	items = s.who.Access.Visible(items)
 	s.fill.unknown.strike(items)

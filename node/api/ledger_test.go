@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -325,32 +326,41 @@ func (l *fakeLedger) bump(c *protocol.Command, ch *protocol.Changes, k protocol.
 	return *it
 }
 
-func (l *fakeLedger) Scan(q *protocol.Query) ([]protocol.Item, bool) {
-	l.mu.Lock()
-	l.scans++
-	var out []protocol.Item
-	for id, it := range l.items {
-		k := it.Key()
-		if q.Match(k) && k.Compare(q.After) > 0 && l.changedAt[id] > q.Since.Get("eu") {
-			out = append(out, it)
-		}
-	}
-	l.mu.Unlock()
+// looksMax is how many items a Scan looks at where nothing is set.
+const looksMax = 1500
+
+func (l *fakeLedger) Scan(q *protocol.Query) (items []protocol.Item, next protocol.ItemKey, more bool) {
+	items, next, more = l.look(q)
 	if l.scanned != nil {
 		l.scanned()
 	}
-	slices.SortFunc(out, func(x, y protocol.Item) int { return x.Key().Compare(y.Key()) })
-	if limit := l.scanLimit(q); limit < len(out) {
-		return out[:limit], true
-	}
-	return out, false
+	return items, next, more
 }
 
-func (l *fakeLedger) scanLimit(q *protocol.Query) int {
-	if l.scanMax > 0 {
-		return min(l.scanMax, q.Limit)
+func (l *fakeLedger) look(q *protocol.Query) (items []protocol.Item, next protocol.ItemKey, more bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.scans++
+	looks := cmp.Or(l.scanMax, looksMax)
+	var after []int
+	for id, it := range l.items {
+		if it.Key().Compare(q.After) > 0 {
+			after = append(after, id)
+		}
 	}
-	return q.Limit
+	slices.SortFunc(after, func(x, y int) int { return l.items[x].Key().Compare(l.items[y].Key()) })
+	next = q.After
+	for i, id := range after {
+		it := l.items[id]
+		picked := q.Match(it.Key()) && l.changedAt[id] > q.Since.Get("eu")
+		if i == looks || picked && len(items) == q.Limit {
+			return items, next, true
+		}
+		if next = it.Key(); picked {
+			items = append(items, it)
+		}
+	}
+	return items, next, false
 }
 
 func (l *fakeLedger) Watch(fn func(*protocol.Changes)) (stop func()) {

@@ -39,20 +39,14 @@ const scansMax = 16
 // the next page can only begin after an item that the caller knows.
 func (a *API) scan(r *request, s protocol.Selector, after protocol.ItemKey, limit int) (items []protocol.Item, more bool, err *protocol.Error) {
 	access := r.who.Access
-	q := protocol.Query{Selector: s, After: after, Limit: limit}
-	if access.SeesAll() {
-		items, more = a.ledger.Scan(&q)
-		return items, more, nil
-	}
 	// One more than asked for tells whether the caller sees any after them.
-	q.Selector, q.Limit = narrowed(access, s), protocol.PageMax
+	q := protocol.Query{Selector: narrowed(access, s), After: after, Limit: limit + 1}
+	if !access.SeesAll() {
+		q.Limit = protocol.PageMax // of which he may see a few
+	}
 	for scans, left := 1, true; left; scans++ {
 		var found []protocol.Item
-		found, left = a.ledger.Scan(&q)
-		if len(found) == 0 {
-			break
-		}
-		q.After = found[len(found)-1].Key()
+		found, q.After, left = a.ledger.Scan(&q)
 		items = append(items, access.Visible(found)...)
 		switch {
 		case len(items) > limit:

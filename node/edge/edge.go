@@ -23,8 +23,9 @@ type Ledger interface {
 	// Submit takes calls and never blocks. Each call's Done is called exactly
 	// once, from any goroutine, perhaps before Submit returns.
 	Submit(calls []*protocol.Call)
-	// Scan returns existing items in order and whether others follow.
-	Scan(q *protocol.Query) (items []protocol.Item, more bool)
+	// Scan returns existing items in order and whether others may follow: then next is
+	// the After to go on with. It may return fewer than the limit, even none.
+	Scan(q *protocol.Query) (items []protocol.Item, next protocol.ItemKey, more bool)
 	// Items appends the present state of items to dst.
 	Items(dst []protocol.Item, ids []protocol.ItemID) []protocol.Item
 	// Watch calls fn after each commit, in order, before the commands of that

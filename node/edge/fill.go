@@ -113,11 +113,8 @@ func (f *fill) scan(ledger Ledger, sel protocol.Selector, view *protocol.Access)
 			return nil, false
 		}
 	}
-	items, more = ledger.Scan(&protocol.Query{Selector: sel, Since: f.since, After: f.after, Limit: fillItems})
-	if more {
-		last := &items[len(items)-1]
-		f.after = protocol.ItemKey{SKU: last.SKU, Location: last.Location}
-	} else {
+	items, next, more := ledger.Scan(&protocol.Query{Selector: sel, Since: f.since, After: f.after, Limit: fillItems})
+	if f.after = next; !more {
 		f.after = protocol.ItemKey{}
 	}
 	if view != nil {

@@ -21,7 +21,9 @@ func (silent) Submit(calls []*protocol.Call) {
 		c.Fail(protocol.BadRequest("nothing is here"))
 	}
 }
-func (silent) Scan(*protocol.Query) ([]protocol.Item, bool) { return nil, false }
+func (silent) Scan(*protocol.Query) ([]protocol.Item, protocol.ItemKey, bool) {
+	return nil, protocol.ItemKey{}, false
+}
 func (silent) Items(dst []protocol.Item, ids []protocol.ItemID) []protocol.Item {
 	return append(dst, make([]protocol.Item, len(ids))...)
 }

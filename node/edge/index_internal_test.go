@@ -142,17 +142,18 @@ func (s *shelf) Items(dst []protocol.Item, ids []protocol.ItemID) []protocol.Ite
 	return dst
 }
 
-func (s *shelf) Scan(q *protocol.Query) (page []protocol.Item, more bool) {
+func (s *shelf) Scan(q *protocol.Query) (page []protocol.Item, next protocol.ItemKey, more bool) {
+	next = q.After
 	for _, it := range s.items {
-		k := protocol.ItemKey{SKU: it.SKU, Location: it.Location}
-		if q.Match(k) && k.Compare(q.After) > 0 {
+		if k := it.Key(); q.Match(k) && k.Compare(q.After) > 0 {
 			if len(page) == q.Limit {
-				return page, true
+				return page, next, true
 			}
+			next = k
 			page = append(page, it)
 		}
 	}
-	return page, false
+	return page, next, false
 }
 
 // A snapshot goes by the grants of the moment, and each item that these let through is

@@ -192,18 +192,31 @@ func version(s string) uint64 {
 	return v.Get("eu")
 }
 
-func (l *ledger) Scan(q *protocol.Query) ([]protocol.Item, bool) {
+// looksMax is how many items a Scan looks at.
+const looksMax = 300
+
+func (l *ledger) Scan(q *protocol.Query) (items []protocol.Item, next protocol.ItemKey, more bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	var out []protocol.Item
+	var after []int
 	for id := range l.items {
-		k := key(&l.items[id])
-		if q.Match(k) && k.Compare(q.After) > 0 && l.changedAt[id] > q.Since.Get("eu") {
-			out = append(out, l.items[id])
+		if key(&l.items[id]).Compare(q.After) > 0 {
+			after = append(after, id)
 		}
 	}
-	slices.SortFunc(out, func(x, y protocol.Item) int { return key(&x).Compare(key(&y)) })
-	return out[:min(len(out), q.Limit)], len(out) > q.Limit
+	slices.SortFunc(after, func(x, y int) int { return key(&l.items[x]).Compare(key(&l.items[y])) })
+	next = q.After
+	for i, id := range after {
+		k := key(&l.items[id])
+		picked := q.Match(k) && l.changedAt[id] > q.Since.Get("eu")
+		if i == looksMax || picked && len(items) == q.Limit {
+			return items, next, true
+		}
+		if next = k; picked {
+			items = append(items, l.items[id])
+		}
+	}
+	return items, next, false
 }
 
 func key(it *protocol.Item) protocol.ItemKey {
