@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/stockmesh/stockmesh/cluster/bus"
 )
 
 // Drain says that the node is about to stop, and hands the shards it decides for to
@@ -50,6 +52,11 @@ func (c *Cluster) Close(ctx context.Context) error {
 // close goes against the direction of data: first no more commands, then no more
 // changes, then no more writers, then the engine.
 func (c *Cluster) close(ctx context.Context) error {
+	if errors.Is(c.bus.Err(), bus.ErrFull) { // nothing is written any more, so what waits for that waits in vain
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, goodbyeWait)
+		defer cancel()
+	}
 	c.Drain(ctx)
 	// An owner that can't find out what became of its last round must not hold the
 	// node for ever.

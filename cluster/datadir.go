@@ -138,10 +138,14 @@ func (d *dataDir) create(want identity) error {
 	return d.save()
 }
 
-// complete records that every stream of this incarnation exists.
+// complete records that every stream of this incarnation exists, once that would outlast
+// a power cut.
 func (d *dataDir) complete(incarnation string) error {
 	if d.Complete {
 		return nil
+	}
+	if err := syncTree(d.path); err != nil {
+		return fmt.Errorf("data directory: %w", err)
 	}
 	d.Complete, d.Incarnation = true, incarnation
 	return d.save()
@@ -208,6 +212,25 @@ func (d *dataDir) save() error {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	return syncDir(d.path)
+}
+
+// syncTree makes the names of all that lies below a directory durable, and its own. The
+// engine syncs files, which on most file systems keeps their names, but not on all.
+func syncTree(path string) error {
+	err := filepath.WalkDir(path, func(at string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = syncDir(at)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // the engine has replaced it meanwhile
+		}
+		return err
+	})
+	above := syncDir(filepath.Dir(path))
+	if errors.Is(above, fs.ErrPermission) {
+		above = nil // it was made for us, by somebody who has seen to that
+	}
+	return errors.Join(err, above)
 }
 
 func writeSynced(name string, b []byte) error {

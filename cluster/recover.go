@@ -30,11 +30,12 @@ func recoverState(ctx context.Context, c *Config, log *bus.Log, table *bus.Table
 	if state == nil {
 		state = ledger.NewState(c.Region, shard)
 	}
-	first, last, err := log.Bounds(ctx)
+	snapshot := max(state.Settled(), state.Seq())
+	first, last, err := reachingBounds(ctx, c, log, max(snapshot, mark.Seq))
 	if err != nil {
 		return nil, fmt.Errorf("log bounds: %w", err)
 	}
-	switch snapshot := max(state.Settled(), state.Seq()); {
+	switch {
 	case state.Seq()+1 < first:
 		return nil, fmt.Errorf("the log begins at round %d and no readable snapshot reaches that far (the newest ends at %d): restore the data directory from a backup", first, state.Seq())
 	case last < snapshot:
@@ -46,6 +47,26 @@ func recoverState(ctx context.Context, c *Config, log *bus.Log, table *bus.Table
 		return nil, err
 	}
 	return state, nil
+}
+
+// reachWithin is how long a region may take until one that has all of the log answers for
+// it.
+const reachWithin = 30 * time.Second
+
+// reachingBounds are the log's bounds. In a region they may come from a replica that has
+// not applied all it has since it was started, so that a log which ends too soon is
+// looked at again before it counts as one.
+func reachingBounds(ctx context.Context, c *Config, log *bus.Log, least uint64) (first, last uint64, err error) {
+	for late := time.Now().Add(reachWithin); ; {
+		first, last, err = log.Bounds(ctx)
+		if err != nil || last >= least || !c.clustered() || time.Now().After(late) {
+			return first, last, err
+		}
+		c.Logger.Info("the log does not reach to what was committed yet; looking again", "last", last, "committed", least)
+		if err := pause(ctx, readPause); err != nil {
+			return 0, 0, err
+		}
+	}
 }
 
 func newestSnapshot(ctx context.Context, c *Config, archive *bus.Archive, shard int) (*ledger.State, error) {

@@ -211,7 +211,7 @@ func (l *Log) Bytes(ctx context.Context) (uint64, error) {
 func (l *Log) state(ctx context.Context) (jetstream.StreamState, error) {
 	ctx, cancel := l.bus.within(ctx)
 	defer cancel()
-	info, err := l.stream.Info(ctx) // the leader answers
+	info, err := l.stream.Info(ctx) // of the leader, or of who was it before while a region starts
 	if err != nil {
 		return jetstream.StreamState{}, fmt.Errorf("bus: log %s: state: %w", l.name, cause(err))
 	}

@@ -80,7 +80,8 @@ type Config struct {
 	Insecure  bool
 
 	Version string
-	Logger  *slog.Logger // nil drops the lines
+	Clock   func() time.Time // of the region's stock; nil means time.Now
+	Logger  *slog.Logger     // nil drops the lines
 }
 
 // Default returns the configuration of a node started without any flag.

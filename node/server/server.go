@@ -146,7 +146,7 @@ func (s *Server) startCluster(ctx context.Context, stops *stack) error {
 		Members: members, Mesh: mesh,
 		KeyWindow: s.config.KeyWindow, History: s.config.History,
 		OnPhase: func(phase string) { s.phase.Store(&phase) },
-		Logger:  s.logger, Registerer: s.registry,
+		Clock:   s.config.Clock, Logger: s.logger, Registerer: s.registry,
 	})
 	if err != nil {
 		if ctx.Err() != nil {
