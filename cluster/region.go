@@ -348,6 +348,7 @@ func (c *Cluster) busConfig(limit int64, routes []string) bus.Config {
 	b := bus.Config{
 		Dir: filepath.Join(c.dir.path, "nats"), Name: c.config.Node,
 		StoreBytesMax: limit, Logger: c.logger.With("part", "bus"),
+		Fresh: !c.dir.Complete && c.restore == nil,
 	}
 	if m := c.config.Members; m != nil {
 		b.Region = &bus.Region{

@@ -60,6 +60,10 @@ type Config struct {
 	// standalone server's streams when it comes back as a member.
 	Region *Region
 	Mesh   *Mesh
+
+	// Fresh says that nothing in Dir was ever acknowledged. Then a standalone engine
+	// deletes streams that it can't recover, as it always does with mirrors.
+	Fresh bool
 }
 
 func (c Config) validate() error {
@@ -114,13 +118,24 @@ type Bus struct {
 // Open starts the engine on c.Dir and returns when it is ready to use. Reading
 // the stored streams is part of that and can't be interrupted; ctx is checked
 // after it. A standalone engine which could not recover a stored stream is an
-// error: it would pass for one that never had it. A server of a region is open
+// error, but for mirrors: it would pass for one that never had it. A server of a region is open
 // before the region has a quorum: see AwaitQuorum.
 func Open(ctx context.Context, c Config) (*Bus, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
 	c = c.withDefaults()
+	b, err := open(ctx, c)
+	if err == nil {
+		return b, nil
+	}
+	if err := c.forget(err); err != nil {
+		return nil, err
+	}
+	return open(ctx, c)
+}
+
+func open(ctx context.Context, c Config) (*Bus, error) {
 	b := &Bus{log: newServerLog(c.Logger), answerWait: c.AnswerWait, region: c.Region, closing: make(chan struct{})}
 	b.replicas.Store(1)
 	if err := b.start(ctx, c); err != nil {
@@ -150,7 +165,10 @@ func (b *Bus) start(ctx context.Context, c Config) error {
 		return errors.New("server is not ready")
 	}
 	if err := b.health(); err != nil && !errors.Is(err, ErrNoLeader) {
-		return err
+		if b.Clustered() {
+			return err
+		}
+		return b.unrecovered(err)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
