@@ -149,6 +149,9 @@ func (b *Bus) start(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	if err := sweepProbes(dir); err != nil {
+		return err
+	}
 	if err := b.build(c, dir); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package bus
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,4 +63,24 @@ func (m *Mesh) mirrors(stream string) bool {
 	return m != nil && slices.ContainsFunc(m.buckets(), func(bucket string) bool {
 		return strings.HasPrefix(stream, mirrorStream("", bucket))
 	})
+}
+
+// sweepProbes removes the files with which the engine tries at each start whether it may
+// write. It removes them itself, but a power cut may keep one, which it would then take
+// for an account.
+func sweepProbes(dir string) error {
+	store := filepath.Join(dir, server.JetStreamStoreDir)
+	entries, err := os.ReadDir(store)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && strings.HasPrefix(e.Name(), "_test_") {
+			err = errors.Join(err, os.Remove(filepath.Join(store, e.Name())))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove what a start has left: %w", err)
+	}
+	return nil
 }

@@ -49,3 +49,17 @@ func TestMirrorsMayBeForgotten(t *testing.T) {
 		t.Error("a mirror without a mesh")
 	}
 }
+
+// A power cut may keep the file with which the engine tries whether it may write.
+func TestProbesOfAStartAreSwept(t *testing.T) {
+	dir := t.TempDir()
+	closeBus(t, openAt(t, dir))
+	probe := filepath.Join(dir, "jetstream", "_test_123")
+	if err := os.WriteFile(probe, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	closeBus(t, openAt(t, dir))
+	if _, err := os.Stat(probe); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
