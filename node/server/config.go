@@ -80,7 +80,7 @@ type Config struct {
 	Insecure  bool
 
 	Version string
-	Clock   func() time.Time // of the region's stock; nil means time.Now
+	Clock   func() time.Time `json:"-"` // of the region's stock; nil means time.Now
 	Logger  *slog.Logger     // nil drops the lines
 }
 
