@@ -9,9 +9,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/stockmesh/stockmesh/protocol/client"
+	"github.com/stockmesh/stockmesh/protocol/replay"
 )
 
 // diffsMax bounds the differences that are printed.
@@ -26,14 +26,6 @@ type replayOptions struct {
 	rate          float64
 	ttl, shortTTL time.Duration
 	settle        time.Duration
-}
-
-// gap is the pause before each invoice that the rate asks for.
-func (o *replayOptions) gap() time.Duration {
-	if o.rate <= 0 {
-		return 0
-	}
-	return time.Duration(float64(time.Second) / o.rate)
 }
 
 func (o *replayOptions) validate() error {
@@ -88,25 +80,20 @@ It exits with 1 on any difference. The SKUs must not be changed by anybody else 
 // replaySummary is the result, one JSON object with --json.
 type replaySummary struct {
 	Run string `json:"run"`
-	replayCounts
+	replay.Counts
 	Commands   int64   `json:"commands"`
 	PerSecond  float64 `json:"commands_per_second"` // opening and invoices, without the check
 	Seconds    float64 `json:"seconds"`
 	Reconnects int     `json:"reconnects"`
-	pushTimes
+	replay.Freshness
 	Total       int      `json:"differences_total"`
 	Differences []string `json:"differences"` // the first of them
 }
 
 func (a *app) replay(ctx context.Context, path string, o replayOptions) error {
-	f, err := os.Open(path)
+	p, err := readPlan(path, o.opening)
 	if err != nil {
 		return err
-	}
-	defer f.Close()
-	p, err := readPlan(f, o.opening)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
 	}
 	if o.run == "" {
 		o.run = uuid.NewString()[:13]
@@ -126,6 +113,19 @@ func (a *app) replay(ctx context.Context, path string, o replayOptions) error {
 	return foundDifferences(sum.Total)
 }
 
+func readPlan(path string, share float64) (*replay.Plan, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	p, err := replay.ReadPlan(f, replay.Shape{Share: share})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return p, nil
+}
+
 // firstOf bounds a list of differences; it is never nil.
 func firstOf(diffs []string) []string {
 	return append([]string{}, diffs[:min(len(diffs), diffsMax)]...)
@@ -138,104 +138,41 @@ func foundDifferences(n int) error {
 	return nil
 }
 
-// runReplay plays the plan and checks it. Watchers live around both.
-func (a *app) runReplay(ctx context.Context, p *plan, o replayOptions) (replaySummary, error) {
-	r := &replay{plan: p, options: o, book: newBook("replay:" + o.run + ":")}
-	defer r.close()
-	if err := a.connect(ctx, r); err != nil {
+// runReplay plays the plan over connections that all prefer the same endpoint, as every
+// command does.
+func (a *app) runReplay(ctx context.Context, p *replay.Plan, o replayOptions) (replaySummary, error) {
+	config, err := a.tls()
+	if err != nil {
 		return replaySummary{}, err
 	}
-	g, watching := errgroup.WithContext(ctx)
-	for _, w := range r.watchers {
-		g.Go(func() error { return w.run(watching) })
-	}
-	var sum replaySummary
-	g.Go(func() (err error) {
-		defer r.closeWatchers()
-		sum, err = a.playAndCheck(watching, r)
-		return err
+	a.warnOfPlainText(a.endpoints...)
+	r, err := replay.Run(ctx, p, replay.Config{
+		Run: o.run, Endpoints: [][]string{a.endpoints}, Token: a.source(), TLS: config,
+		Clients: o.clients, Watchers: o.watchers, Rate: o.rate, TTL: o.ttl, ShortTTL: o.shortTTL, Settle: o.settle,
+		Progress: &replayProgress{app: a},
 	})
-	err := g.Wait()
-	return sum, err
-}
-
-func (a *app) playAndCheck(ctx context.Context, r *replay) (sum replaySummary, err error) {
-	start := time.Now()
-	for _, phase := range []struct {
-		name  string
-		total int
-		do    func(context.Context, *progress) error
-	}{
-		{"opening stock", len(r.plan.skus), r.open},
-		{"invoices", len(r.plan.invoices), r.trade},
-	} {
-		p := newProgress(a.errOut, phase.name, phase.total)
-		err := phase.do(ctx, p)
-		p.end()
-		if err != nil {
-			return sum, err
-		}
+	if errors.Is(err, client.ErrUnreachable) {
+		err = &unreachable{a.endpoints, err}
 	}
-	took := time.Since(start)
-	p := newProgress(a.errOut, "check", len(r.plan.skus))
-	diffs, err := r.check(ctx, p)
-	p.end()
-	sum = replaySummary{Run: r.options.run, replayCounts: r.book.counts, Commands: r.commands.Load(), Seconds: took.Seconds(),
-		Total: len(diffs), Differences: firstOf(diffs)}
+	sum := replaySummary{
+		Run: o.run, Counts: r.Counts, Commands: r.Commands, Seconds: (r.Opening + r.Trading).Seconds(), Reconnects: r.Reconnects,
+		Freshness: r.Freshness, Total: len(r.Differences), Differences: firstOf(r.Differences),
+	}
 	sum.PerSecond = float64(sum.Commands) / sum.Seconds
-	r.finish(&sum)
 	return sum, err
 }
 
-func (r *replay) finish(sum *replaySummary) {
-	for _, c := range append(r.clients, r.watched...) {
-		sum.Reconnects += c.Reconnects()
-	}
-	var all []*latency
-	for _, w := range r.watchers {
-		all = append(all, w.latency)
-	}
-	sum.pushTimes = summarize(all)
+// replayProgress shows one phase after the other.
+type replayProgress struct {
+	app   *app
+	phase *progress
 }
 
-// connect opens all connections. Only the first fails at once when there is no
-// node: later the node may be away for a while.
-func (a *app) connect(ctx context.Context, r *replay) error {
-	for i := range r.options.clients {
-		c, err := a.dial(ctx, i > 0)
-		if err != nil {
-			return err
-		}
-		r.clients = append(r.clients, c)
-	}
-	for i := range r.options.watchers {
-		c, err := a.dial(ctx, true)
-		if err != nil {
-			return err
-		}
-		r.watched = append(r.watched, c)
-		w, err := newWatcher(ctx, fmt.Sprintf("watcher %d", i+1), c)
-		if err != nil {
-			return err
-		}
-		r.watchers = append(r.watchers, w)
-	}
-	return nil
+func (p *replayProgress) Begin(phase string, total int) {
+	p.phase = newProgress(p.app.errOut, phase, total)
 }
-
-func (r *replay) closeWatchers() {
-	for _, w := range r.watchers {
-		w.sub.Close()
-	}
-}
-
-func (r *replay) close() {
-	for _, list := range [][]*client.Client{r.clients, r.watched} {
-		for _, c := range list {
-			c.Close()
-		}
-	}
-}
+func (p *replayProgress) Add(n int) { p.phase.add(n) }
+func (p *replayProgress) End()      { p.phase.end() }
 
 func (a *app) printReplay(s replaySummary) error {
 	if a.json {

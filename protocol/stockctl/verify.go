@@ -20,6 +20,8 @@ const (
 	// verifyLooks is how often an item is looked at again that changes while it
 	// is checked, or whose history is still on its way.
 	verifyLooks = 10
+	// settleEvery is the pause between two of them.
+	settleEvery = 200 * time.Millisecond
 )
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -258,5 +260,24 @@ func (v *verifier) history(ctx context.Context, k protocol.ItemKey, region strin
 			return h, nil
 		}
 		before = next
+	}
+}
+
+func isCode(err error, code protocol.Code) bool {
+	return errors.Is(err, &protocol.Error{Code: code})
+}
+
+// pause waits for d unless ctx ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

@@ -142,3 +142,7 @@ func comparePictures(earlierName, laterName string, earlier, later picture) []st
 	}
 	return wrong
 }
+
+func itemText(it protocol.Item) string {
+	return fmt.Sprintf("%d/%d/%d (%s)", it.OnHand, it.Reserved, it.Available, it.Version)
+}

@@ -1,4 +1,4 @@
-package main
+package replay
 
 import (
 	"context"
@@ -12,24 +12,27 @@ import (
 	"github.com/stockmesh/stockmesh/protocol/client"
 )
 
-// watcher follows every item over a connection of its own and keeps the last
+// watcher follows every item of the plan over a connection of its own and keeps the last
 // state of each.
 type watcher struct {
-	name    string
-	sub     *client.Subscription
-	latency *latency
+	name      string
+	client    *client.Client
+	sub       *client.Subscription
+	freshness *freshness
 
 	mu    sync.Mutex
-	items map[protocol.ItemKey]protocol.Item
+	items picture
 	wrong []string // items that went back
 }
 
-func newWatcher(ctx context.Context, name string, c *client.Client) (*watcher, error) {
-	sub, err := c.Subscribe(ctx, protocol.Selector{All: true}, client.SubscribeOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+// newWatcher begins to follow. The client is the watcher's to close, also after an error.
+func newWatcher(ctx context.Context, name string, c *client.Client, sel protocol.Selector) (*watcher, error) {
+	w := &watcher{name: name, client: c, freshness: newFreshness(), items: picture{}}
+	var err error
+	if w.sub, err = c.Subscribe(ctx, sel, client.SubscribeOptions{}); err != nil {
+		return w, fmt.Errorf("%s: %w", name, err)
 	}
-	return &watcher{name: name, sub: sub, latency: newLatency(), items: map[protocol.ItemKey]protocol.Item{}}, nil
+	return w, nil
 }
 
 // run follows until the subscription is closed or ctx ends.
@@ -61,15 +64,16 @@ func (w *watcher) take(items []protocol.Item, now time.Time) {
 		}
 		w.items[it.Key()] = it
 		if it.Location == protocol.DefaultLocation {
-			w.latency.saw(it.SKU, version, now)
+			w.freshness.saw(it.SKU, version, now)
 		}
 	}
 }
 
-func (w *watcher) compare(node map[protocol.ItemKey]protocol.Item) []string {
+// compare returns what the watcher has seen wrongly, or sees otherwise than the node.
+func (w *watcher) compare(node picture) []string {
 	w.mu.Lock()
 	seen := maps.Clone(w.items)
 	diffs := append([]string(nil), w.wrong...)
 	w.mu.Unlock()
-	return append(diffs, compareWatcher(w.name, node, seen)...)
+	return append(diffs, seen.differences(w.name, node)...)
 }

@@ -1,4 +1,4 @@
-package main
+package replay
 
 import (
 	"fmt"
@@ -19,17 +19,7 @@ type book struct {
 	accounts map[string]*account // by SKU
 	holds    map[string]string   // reservation -> invoice
 	failures []string
-	counts   replayCounts
-}
-
-// replayCounts are invoices by what became of them, and returned lines.
-type replayCounts struct {
-	Invoices int `json:"invoices"`
-	Sold     int `json:"sold"`
-	Refused  int `json:"refused"`
-	Released int `json:"released"`
-	Expired  int `json:"expired"`
-	Returns  int `json:"returns"` // lines
+	counts   Counts
 }
 
 // account is one SKU's part of the book.
@@ -113,7 +103,7 @@ func (b *book) ended(r hold, id movementID) {
 }
 
 // count changes the counts.
-func (b *book) count(change func(*replayCounts)) {
+func (b *book) count(change func(*Counts)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	change(&b.counts)
@@ -132,6 +122,11 @@ func (b *book) check(sku string, it protocol.Item, movements []protocol.Movement
 	b.mu.Lock()
 	a := b.account(sku)
 	b.mu.Unlock()
+	return append(a.checkStock(sku, it), a.checkMovements(sku, b.ours(movements))...)
+}
+
+// checkStock compares what a node shows of an item.
+func (a *account) checkStock(sku string, it protocol.Item) []string {
 	var diffs []string
 	differ := func(format string, args ...any) {
 		diffs = append(diffs, sku+": "+fmt.Sprintf(format, args...))
@@ -145,7 +140,29 @@ func (b *book) check(sku string, it protocol.Item, movements []protocol.Movement
 	if it.OnHand < 0 || it.Available < 0 {
 		differ("negative: on_hand %d, available %d", it.OnHand, it.Available)
 	}
-	return append(diffs, a.checkMovements(sku, b.ours(movements))...)
+	return diffs
+}
+
+// checkPicture compares all that a node shows.
+func (b *book) checkPicture(p picture) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var diffs []string
+	for _, sku := range slices.Sorted(maps.Keys(b.accounts)) {
+		k := protocol.ItemKey{SKU: sku, Location: protocol.DefaultLocation}
+		diffs = append(diffs, b.accounts[sku].checkStock(sku, p[k])...)
+	}
+	return diffs
+}
+
+// oversold counts the units that were sold and never there.
+func (b *book) oversold() (units int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, a := range b.accounts {
+		units += max(0, a.sold-a.opening-a.returned)
+	}
+	return units
 }
 
 // ours picks the movements of this run.
@@ -188,19 +205,22 @@ func (a *account) checkMovements(sku string, movements []protocol.Movement) []st
 
 func compareIDs(a, b movementID) int { return strings.Compare(a.by+a.kind, b.by+b.kind) }
 
-// compareWatcher returns where a watcher's picture differs from the node's.
-func compareWatcher(name string, node, seen map[protocol.ItemKey]protocol.Item) []string {
+// picture is all items of the plan as somebody was shown them.
+type picture map[protocol.ItemKey]protocol.Item
+
+// differences returns where a picture is not what a node has.
+func (p picture) differences(name string, node picture) []string {
 	var diffs []string
 	for _, k := range slices.SortedFunc(maps.Keys(node), protocol.ItemKey.Compare) {
 		n := node[k]
-		switch s, ok := seen[k]; {
+		switch s, ok := p[k]; {
 		case !ok:
 			diffs = append(diffs, fmt.Sprintf("%s never saw %s at %s", name, k.SKU, k.Location))
 		case s != n:
 			diffs = append(diffs, fmt.Sprintf("%s sees %s at %s as %s, the node has %s", name, k.SKU, k.Location, itemText(s), itemText(n)))
 		}
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(seen), protocol.ItemKey.Compare) {
+	for _, k := range slices.SortedFunc(maps.Keys(p), protocol.ItemKey.Compare) {
 		if _, ok := node[k]; !ok {
 			diffs = append(diffs, fmt.Sprintf("%s sees %s at %s, the node does not", name, k.SKU, k.Location))
 		}

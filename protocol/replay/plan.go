@@ -1,4 +1,4 @@
-package main
+package replay
 
 import (
 	"bufio"
@@ -38,17 +38,43 @@ type invoice struct {
 	fate    fate
 }
 
-// plan is what a replay is going to do.
-type plan struct {
+// Plan is what a replay is going to do.
+type Plan struct {
+	prefix   string    // of all SKUs
 	invoices []invoice // in order of time
 	skus     []string  // in order
 	opening  map[string]int64
 }
 
-// readPlan reads a recording: CSV, may be gzipped, with the columns invoiced_at,
-// invoice, sku and quantity. share is how much of what a SKU sells is there at
-// the opening.
-func readPlan(r io.Reader, share float64) (*plan, error) {
+// Invoices is how many there are.
+func (p *Plan) Invoices() int { return len(p.invoices) }
+
+// Lines is how many the invoices have together, sold and returned.
+func (p *Plan) Lines() (n int) {
+	for i := range p.invoices {
+		n += len(p.invoices[i].sales) + len(p.invoices[i].returns)
+	}
+	return n
+}
+
+// selector picks the items of the plan.
+func (p *Plan) selector() protocol.Selector {
+	if p.prefix == "" {
+		return protocol.Selector{All: true}
+	}
+	return protocol.Selector{Prefixes: []string{p.prefix}}
+}
+
+// Shape says what of a recording is played.
+type Shape struct {
+	Share    float64 // opening stock of a SKU as a share of what is sold of it
+	Invoices int     // how many of them, from the first; 0: all
+	Prefix   string  // put before each SKU, so that no stock but the replay's is touched
+}
+
+// ReadPlan reads a recording: CSV, may be gzipped, with the columns invoiced_at,
+// invoice, sku and quantity, where a negative quantity is a return.
+func ReadPlan(r io.Reader, shape Shape) (*Plan, error) {
 	r, err := gunzip(r)
 	if err != nil {
 		return nil, err
@@ -63,11 +89,11 @@ func readPlan(r io.Reader, share float64) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := planBuilder{byID: map[string]*invoice{}, sold: map[string]int64{}}
+	b := planBuilder{prefix: shape.Prefix, byID: map[string]*invoice{}}
 	for {
 		row, err := rows.Read()
 		if err == io.EOF {
-			return b.plan(share), nil
+			return b.plan(shape), nil
 		}
 		if err == nil {
 			err = b.add(row, columns)
@@ -97,9 +123,9 @@ func planColumns(head []string) (columns [4]int, err error) {
 }
 
 type planBuilder struct {
-	order []*invoice
-	byID  map[string]*invoice
-	sold  map[string]int64
+	prefix string
+	order  []*invoice
+	byID   map[string]*invoice
 }
 
 func (b *planBuilder) add(row []string, columns [4]int) error {
@@ -111,7 +137,10 @@ func (b *planBuilder) add(row []string, columns [4]int) error {
 	if err != nil || quantity == 0 || max(quantity, -quantity) > protocol.QuantityMax {
 		return fmt.Errorf("quantity %q", row[columns[3]])
 	}
-	sku := row[columns[2]]
+	if err := protocol.CheckName("sku", row[columns[2]]); err != nil {
+		return err
+	}
+	sku := b.prefix + row[columns[2]]
 	if err := protocol.CheckName("sku", sku); err != nil {
 		return err
 	}
@@ -121,7 +150,6 @@ func (b *planBuilder) add(row []string, columns [4]int) error {
 		b.byID[v.id] = v
 		b.order = append(b.order, v)
 	}
-	b.sold[sku] += max(0, quantity)
 	if quantity > 0 {
 		addLine(&v.sales, sku, quantity)
 	} else {
@@ -140,22 +168,32 @@ func addLine(lines *[]protocol.Line, sku string, quantity int64) {
 	*lines = append(*lines, protocol.Line{SKU: sku, Location: protocol.DefaultLocation, Quantity: quantity})
 }
 
-func (b *planBuilder) plan(share float64) *plan {
-	p := &plan{opening: map[string]int64{}}
-	for sku, n := range b.sold {
-		p.skus = append(p.skus, sku)
-		p.opening[sku] = int64(math.Round(float64(n) * share))
-	}
-	slices.Sort(p.skus)
+func (b *planBuilder) plan(shape Shape) *Plan {
 	slices.SortStableFunc(b.order, func(x, y *invoice) int { return x.at.Compare(y.at) })
+	if n := shape.Invoices; n > 0 && n < len(b.order) {
+		b.order = b.order[:n]
+	}
+	p := &Plan{prefix: shape.Prefix, opening: map[string]int64{}}
 	sales := 0
+	sold := map[string]int64{}
 	for _, v := range b.order {
 		if len(v.sales) > 0 {
 			sales++
 			v.fate = fateOf(sales)
 		}
+		for _, l := range v.sales {
+			sold[l.SKU] += l.Quantity
+		}
+		for _, l := range v.returns {
+			sold[l.SKU] += 0 // one of the plan's SKUs, sold or not
+		}
 		p.invoices = append(p.invoices, *v)
 	}
+	for sku, n := range sold {
+		p.skus = append(p.skus, sku)
+		p.opening[sku] = int64(math.Round(float64(n) * shape.Share))
+	}
+	slices.Sort(p.skus)
 	return p
 }
 

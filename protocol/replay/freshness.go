@@ -1,4 +1,4 @@
-package main
+package replay
 
 import (
 	"sync"
@@ -13,10 +13,10 @@ import (
 // that are overtaken by their push.
 const sightingsMax = 8
 
-// latency measures from sending a command to a watcher seeing its effect. Only
+// freshness measures from sending a command to a watcher seeing its effect. Only
 // commands that answer with the item's version can be matched exactly: counts
 // and returns.
-type latency struct {
+type freshness struct {
 	mu        sync.Mutex
 	histogram *hdrhistogram.Histogram
 	seen      map[string][]sighting // newest last
@@ -28,8 +28,8 @@ type sighting struct {
 	at      time.Time
 }
 
-func newLatency() *latency {
-	return &latency{
+func newFreshness() *freshness {
+	return &freshness{
 		histogram: hdrhistogram.New(1, (10 * time.Minute).Microseconds(), 3),
 		seen:      map[string][]sighting{},
 		waiting:   map[string][]sighting{},
@@ -37,7 +37,7 @@ func newLatency() *latency {
 }
 
 // saw: the watcher was shown the item at this version.
-func (m *latency) saw(sku string, version protocol.Vector, at time.Time) {
+func (m *freshness) saw(sku string, version protocol.Vector, at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := append(m.seen[sku], sighting{version, at})
@@ -54,7 +54,7 @@ func (m *latency) saw(sku string, version protocol.Vector, at time.Time) {
 }
 
 // acknowledged: a command sent at the given time led to this version.
-func (m *latency) acknowledged(sku string, version protocol.Vector, sent time.Time) {
+func (m *freshness) acknowledged(sku string, version protocol.Vector, sent time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i, s := range m.seen[sku] {
@@ -69,25 +69,26 @@ func (m *latency) acknowledged(sku string, version protocol.Vector, sent time.Ti
 	m.waiting[sku] = append(m.waiting[sku], sighting{version, sent})
 }
 
-func (m *latency) record(d time.Duration) {
+func (m *freshness) record(d time.Duration) {
 	// Beyond ten minutes is as bad as ten minutes.
 	m.histogram.RecordValue(min(max(1, d.Microseconds()), m.histogram.HighestTrackableValue()))
 }
 
-// pushTimes is the distribution over all watchers.
-type pushTimes struct {
+// Freshness is how long it took from sending a count or a return until a watcher saw
+// its effect, over all watchers.
+type Freshness struct {
 	Samples int64   `json:"push_samples"`
 	P50     float64 `json:"push_p50_ms"`
 	P99     float64 `json:"push_p99_ms"`
 }
 
-func summarize(all []*latency) pushTimes {
-	sum := newLatency().histogram
+func summarize(all []*freshness) Freshness {
+	sum := newFreshness().histogram
 	for _, m := range all {
 		m.mu.Lock()
 		sum.Merge(m.histogram)
 		m.mu.Unlock()
 	}
 	ms := func(q float64) float64 { return float64(sum.ValueAtQuantile(q)) / 1000 }
-	return pushTimes{Samples: sum.TotalCount(), P50: ms(50), P99: ms(99)}
+	return Freshness{Samples: sum.TotalCount(), P50: ms(50), P99: ms(99)}
 }
