@@ -24,7 +24,7 @@ const itemDigits = numberDigits
 
 func (a assortment) sku(i int) string { return fmt.Sprintf("%s%0*d", a.prefix, itemDigits, i) }
 
-// load is what sells an assortment, and how much of each SKU.
+// shop is what sells an assortment, and how much of each SKU.
 type shop struct {
 	assortment
 	load *load
@@ -33,7 +33,7 @@ type shop struct {
 
 // openShop enters the stock at the first of the endpoints and opens the connections.
 func (r *round) openShop(ctx context.Context, gen *generator, t *target, a assortment) (*shop, error) {
-	if err := a.enter(ctx, t.endpoint(0)); err != nil {
+	if err := a.enter(ctx, t.endpoint(0), func(int) int64 { return opening }); err != nil {
 		return nil, err
 	}
 	s := &shop{assortment: a, load: newLoad(gen), sold: make([]int64, a.count)}
@@ -46,7 +46,7 @@ func (r *round) openShop(ctx context.Context, gen *generator, t *target, a assor
 }
 
 // book takes a success.
-func (s *shop) book(c *client, number uint64, _ []byte) { s.sold[c.template.item(number)]++ }
+func (s *shop) book(c *client, number uint64, _ []byte) { s.sold[c.template.item(number, 0)]++ }
 
 // want is what should be on hand by the answers.
 func (s *shop) want() map[string]int64 {
@@ -58,11 +58,11 @@ func (s *shop) want() map[string]int64 {
 }
 
 // enter counts the opening stock, many SKUs with one request.
-func (a assortment) enter(ctx context.Context, endpoint string) error {
+func (a assortment) enter(ctx context.Context, endpoint string, onHand func(i int) int64) error {
 	for from := 0; from < a.count; from += protocol.BatchMax {
 		var counts []string
 		for i := from; i < min(from+protocol.BatchMax, a.count); i++ {
-			counts = append(counts, fmt.Sprintf(`{"op":"count","id":%d,"key":"opening-%s","sku":"%s","on_hand":%d}`, i, a.sku(i), a.sku(i), int64(opening)))
+			counts = append(counts, fmt.Sprintf(`{"op":"count","id":%d,"key":"opening-%s","sku":"%s","on_hand":%d}`, i, a.sku(i), a.sku(i), onHand(i)))
 		}
 		if err := postBatch(ctx, endpoint, "["+strings.Join(counts, ",")+"]"); err != nil {
 			return fmt.Errorf("opening stock: %w", err)
@@ -82,6 +82,9 @@ func postBatch(ctx context.Context, endpoint, commands string) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if token, has := u.User.Password(); has {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err

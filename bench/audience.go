@@ -19,6 +19,7 @@ type audience struct {
 	items  int64 // delivered to all of them together
 	ages   latencies
 	firsts latencies // of each change's first push: the commit, without the fan-out
+	drawn  string    // the timeline of ages; "": none
 
 	// The last push and how many items it holds: it is read once, and whoever
 	// gets the same bytes has got the same items.

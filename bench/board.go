@@ -18,6 +18,9 @@ type board struct {
 	parties []*party
 	faults  []string
 
+	// Which change a state shows; nil: the one of that number, counted in units.
+	decode func(sku int, onHand, reserved int64) int64
+
 	// The pushes read last: most of what is heard has been heard by somebody before.
 	notes    [notesKept]note
 	lastNote int
@@ -80,7 +83,7 @@ func newBoard(gen *generator, skus []string) *board {
 }
 
 func (b *board) newParty() *party {
-	p := &party{ages: newLatencies()}
+	p := &party{ages: b.gen.newLatencies("pushes")}
 	b.parties = append(b.parties, p)
 	return p
 }
@@ -229,9 +232,16 @@ func (b *board) read(message []byte) *stockNote {
 			b.fault("%q was pushed to those who did not ask for it", it.SKU)
 			continue
 		}
-		n.shown = append(n.shown, shown{i, it.OnHand - b.opening[i]})
+		n.shown = append(n.shown, shown{i, b.changeOf(i, it.OnHand, it.Reserved)})
 	}
 	return &n.stockNote
+}
+
+func (b *board) changeOf(sku int, onHand, reserved int64) int64 {
+	if b.decode != nil {
+		return b.decode(sku, onHand, reserved)
+	}
+	return onHand - b.opening[sku]
 }
 
 type boardMessage struct {
@@ -239,8 +249,9 @@ type boardMessage struct {
 	Snapshot bool   `json:"snapshot"`
 	Cursor   string `json:"cursor"`
 	Items    []struct {
-		SKU    string `json:"sku"`
-		OnHand int64  `json:"on_hand"`
+		SKU      string `json:"sku"`
+		OnHand   int64  `json:"on_hand"`
+		Reserved int64  `json:"reserved"`
 	} `json:"items"`
 	OK *struct {
 		Cursor string `json:"cursor"`

@@ -189,7 +189,7 @@ func TestMarks(t *testing.T) {
 		rep.judge()
 		var out strings.Builder
 		rep.print(&out)
-		for _, want := range []string{"MARK p99_ms at most 5.000: 4.000, met", "MARK ratio at least 0.850: 0.800, missed", "MARK unknown at most 1.000: 0.000, missed"} {
+		for _, want := range []string{"MARK p99_ms at most 5: 4, met", "MARK ratio at least 0.850: 0.800, missed", "MARK unknown at most 1: 0, missed"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("no %q in %s", want, out.String())
 			}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"github.com/stockmesh/stockmesh/bench/peer"
 	"github.com/stockmesh/stockmesh/node/server"
 )
 
@@ -21,13 +22,23 @@ import (
 var children = map[string]func(args []string) error{
 	childNode:  runNode,
 	childFloor: runFloor,
+	childNull:  runNull,
 	childThugs: runAttackers,
+
+	childKeeper: peer.Keep,
+	childNATS:   peer.ServeNATS,
+	childOther:  runOther,
+	childHalt:   runHalt,
+	childDisk:   runDisk,
 }
 
 const (
 	childNode  = "child-node"
 	childFloor = "child-floor"
 	childThugs = "child-attackers"
+	childOther = "child-other"
+	childHalt  = "child-halt"
+	childDisk  = "child-powerfs"
 )
 
 // childContext ends with SIGTERM or with the parent; orphaned is closed with the
@@ -68,13 +79,25 @@ func runNode(args []string) error {
 	}
 }
 
+// runOther becomes another build of this binary: after its file come its arguments.
+func runOther(args []string) error {
+	return syscall.Exec(args[0], args, os.Environ())
+}
+
 func nodeConfig(args []string) (server.Config, error) {
 	config := server.Default()
 	config.Version = "bench"
 	config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	f := pflag.NewFlagSet(childNode, pflag.ContinueOnError)
 	config.Bind(f)
-	return config, f.Parse(args)
+	off := f.Duration(clockFlag, 0, "how wrong the clock is, of `DURATION`")
+	if err := f.Parse(args); err != nil {
+		return config, err
+	}
+	if *off != 0 {
+		config.Clock = func() time.Time { return time.Now().Add(*off) }
+	}
+	return config, nil
 }
 
 // serveNode runs a node and announces it once it is ready.

@@ -22,6 +22,7 @@ type crowd struct {
 	accounts  []*account
 	rate      float64 // commands per second; 0: none
 	step      func()  // before each turn
+	patient   bool    // nodes may fail: an error that asks to try again is no fault
 	phase     string  // what is going on, to be told with a fault
 
 	began   int64 // ns: when rate was set
@@ -32,6 +33,7 @@ type crowd struct {
 	acked, refused int64
 	falselyRefused int64 // those of refused for which other regions may have had stock
 	failed         int64 // commands that got an error they should not have
+	retried        int64 // errors that a patient crowd has put up with
 	resent         int64 // sends after a connection was lost
 	broken         int64 // connections that ended without the node saying so
 	moves          int64
@@ -40,6 +42,7 @@ type crowd struct {
 	lastAck, gap   int64     // gap: the longest time without a success
 	faults         []string  // the first few
 
+	journal   *journal                   // of each send and answer; nil: nobody keeps one
 	onAck     func(m *member, age int64) // nil: nobody wants to know
 	onRefusal func(m *member, lacksRights bool)
 
@@ -75,7 +78,7 @@ type outage struct {
 }
 
 func newCrowd(gen *generator, endpoints []string) *crowd {
-	c := &crowd{gen: gen, endpoints: endpoints, each: len(endpoints), step: func() {}, ages: newLatencies(), late: newLatencies(), calls: make(chan func())}
+	c := &crowd{gen: gen, endpoints: endpoints, each: len(endpoints), step: func() {}, ages: gen.newLatencies("commands"), late: newLatencies(), calls: make(chan func())}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -102,21 +105,30 @@ const redialPause = 20 * time.Millisecond
 
 // dial finds a node for a member that leaves its own, on a goroutine.
 func (c *crowd) dial(m *member) {
-	from, n := m.at, c.each
-	region := from - from%n // its first node
+	from := m.at
 	c.dials.Go(func() {
-		for try := 0; c.ctx.Err() == nil; try++ {
-			node := region + elsewhere(from-region, m.number, try, n)
-			d, err := dial(c.ctx, c.endpoints[node])
-			if err == nil {
-				c.landings <- landing{m, node, d}
-				return
-			}
-			if node == from { // all have been tried
-				_ = pause(c.ctx, redialPause) // the loop looks at ctx
-			}
+		if node, d := c.find(from, m.number); d != nil {
+			c.landings <- landing{m, node, d}
 		}
 	})
+}
+
+// find connects to a node for the client of this number that leaves another one of the
+// same region. It goes on until it has, or until the crowd is closed: then d is nil.
+func (c *crowd) find(from, number int) (node int, d *dialed) {
+	n := c.each
+	region := from - from%n // its first node
+	for try := 0; c.ctx.Err() == nil; try++ {
+		node := region + elsewhere(from-region, number, try, n)
+		d, err := dial(c.ctx, c.endpoints[node])
+		if err == nil {
+			return node, d
+		}
+		if node == from { // all have been tried
+			_ = pause(c.ctx, redialPause) // the loop looks at ctx
+		}
+	}
+	return 0, nil
 }
 
 // elsewhere is the node that a member tries next: all others first, and those who

@@ -46,7 +46,7 @@ type newHome struct {
 // drainWatchers fills the first node with watchers and stops it while the stock they
 // watch changes. Each has to end on another node with the right state.
 func (r *round) drainWatchers(ctx context.Context) (err error) {
-	gen, err := newGenerator()
+	gen, err := r.newGenerator()
 	if err != nil {
 		return err
 	}
@@ -152,6 +152,7 @@ func (l *leavers) drain(ctx context.Context) error {
 	}
 	l.party.restart()
 	stopped := make(chan error, 1)
+	gone := l.happening("%s told to stop", l.target.nodes[0].name)
 	l.began = time.Now()
 	step = func() { l.progress.since(l.began) }
 	go func() { stopped <- l.target.nodes[0].stop() }()
@@ -162,6 +163,7 @@ func (l *leavers) drain(ctx context.Context) error {
 		select {
 		case err := <-stopped:
 			running = false
+			gone()
 			l.numbers["leave_stop_ms"] = milliseconds(time.Since(l.began))
 			if err != nil {
 				return err

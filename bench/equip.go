@@ -25,6 +25,10 @@ func (t *target) equip(o *options) error {
 		first.grace = o.over
 	}
 	var flags []string
+	if o.scenario == scenarioAbuse {
+		// Or the keys of honest commands would be most of what an hour adds to its memory.
+		flags = append(flags, "--key-window", "20s", "--history", "1m")
+	}
 	if o.tls {
 		cert, key, err := t.certify()
 		if err != nil {

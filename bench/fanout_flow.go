@@ -115,7 +115,7 @@ func (f *floorReader) received(_ *conn, _ []byte) {
 }
 
 func floorFlow(floor *stage, texts [kinds][]byte, each func(int) int) (*paced, error) {
-	b := &floorBoard{gen: floor.gen, party: &party{ages: newLatencies()}, each: each}
+	b := &floorBoard{gen: floor.gen, party: &party{ages: floor.gen.newLatencies("bare writes")}, each: each}
 	for kind, text := range texts {
 		n, err := countFrames(text)
 		if err != nil {
@@ -235,7 +235,7 @@ func (r *round) offerBoth(ctx context.Context, ours, bare *paced) error {
 		r.numbers[prefix+"half_changes_per_second"] = perSecond
 		for _, p := range []*paced{ours, bare} {
 			p.party.restart()
-			p.load[kind] = &party{ages: newLatencies()}
+			p.load[kind] = &party{ages: p.party.ages.another()}
 		}
 		err := r.inTurn(r.kindName(kind)+", at half of that rate", r.duration, ours, bare, func(p *paced, length time.Duration, step func()) error {
 			p.party.restart()

@@ -105,14 +105,20 @@ type template struct {
 	mask  [4]byte
 	head  int
 	gaps  []gap
-	items uint64 // how many there are to choose from
+	items uint64  // how many there are to choose from
+	pick  chooser // among them; nil: evenly
 }
+
+// chooser turns 64 mixed bits into the number of an item, for the line-th '~' of a
+// command.
+type chooser func(bits uint64, line int) uint64
 
 // gap is where a number goes: add is its distance from the first command's.
 type gap struct {
 	at   int
 	add  uint64
 	item bool // it is the number of an item
+	line int  // which of the command's items
 }
 
 // numberDigits is the width of a template's numbers, which begin at numberMin.
@@ -136,13 +142,17 @@ func newTemplate(mask [4]byte, commands ...string) *template {
 	t.head = len(t.frame) - len(wide)
 	at := t.head
 	for i, c := range commands {
+		line := 0
 		for _, mark := range c {
 			if mark != '#' && mark != '~' {
 				continue
 			}
 			at += len(parts[len(t.gaps)])
-			t.gaps = append(t.gaps, gap{at, uint64(i), mark == '~'})
+			t.gaps = append(t.gaps, gap{at, uint64(i), mark == '~', line})
 			at += numberDigits
+			if mark == '~' {
+				line++
+			}
 		}
 	}
 	return t
@@ -156,18 +166,23 @@ func (t *template) append(b []byte, n uint64) []byte {
 	for _, g := range t.gaps {
 		number := n + g.add
 		if g.item {
-			number = t.item(number)
+			number = t.item(number, g.line)
 		}
 		t.fill(b[start+g.at:start+g.at+numberDigits], g.at-t.head, number)
 	}
 	return b
 }
 
-// item chooses the item of a command, from 0 on: evenly, and differently on each
-// connection, as their masks differ.
-func (t *template) item(number uint64) uint64 {
-	const golden = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio: Fibonacci hashing
+// golden is 2^64 divided by the golden ratio: Fibonacci hashing.
+const golden = 0x9e3779b97f4a7c15
+
+// item chooses the item of a command's line, from 0 on: differently on each connection,
+// as their masks differ.
+func (t *template) item(number uint64, line int) uint64 {
 	mixed := (number + uint64(binary.BigEndian.Uint32(t.mask[:]))<<32) * golden
+	if t.pick != nil {
+		return t.pick(mixed, line)
+	}
 	return mixed >> 32 % t.items
 }
 

@@ -43,7 +43,7 @@ type commit struct {
 }
 
 func newFreshness(gen *generator, origin string, s *shop) *freshness {
-	return &freshness{gen: gen, shop: s, origin: origin, ages: newLatencies()}
+	return &freshness{gen: gen, shop: s, origin: origin, ages: gen.newLatencies("pushes to other regions")}
 }
 
 // openWatchers connects one watcher in each of the other regions.

@@ -90,7 +90,7 @@ func TestTemplatesSpreadOverItems(t *testing.T) {
 		tm := newTemplate([4]byte{mask, 1, 2, mask}, `{"id":#,"sku":"~"}`)
 		tm.items = 100
 		for n := range uint64(1000) {
-			seen[tm.item(numberMin+256*n)]++
+			seen[tm.item(numberMin+256*n, 0)]++
 		}
 	}
 	if len(seen) != 100 {

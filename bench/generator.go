@@ -16,6 +16,9 @@ type generator struct {
 	start  time.Time
 	now    int64 // ns since start, when the bytes at hand were read
 	err    error // of the first connection that broke
+	pings  int64 // heard and answered
+
+	chronicle *chronicle // that what is received is drawn from; nil: none
 }
 
 // conn is one connection of a generator.
@@ -119,6 +122,9 @@ func (g *generator) frames(c *conn, b []byte) error {
 			break
 		}
 		b = b[n:]
+		if f.op == opPing {
+			g.pings++
+		}
 		if err := c.frame(f); err != nil {
 			return err
 		}

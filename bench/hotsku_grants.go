@@ -40,7 +40,9 @@ func (r *round) compareGrants(ctx context.Context, gen *generator) (err error) {
 	for i, t := range []*target{r.target, plain} {
 		one := *r
 		one.target = t
-		s := &grantsSide{round: &one, load: newLoad(gen), sku: hotPrefix + r.id, ages: newLatencies()}
+		l := newLoad(gen)
+		l.ages = gen.newLatencies([2]string{"commands with tokens", "commands without"}[i])
+		s := &grantsSide{round: &one, load: l, sku: hotPrefix + r.id, ages: newLatencies()}
 		if err := one.openLoad(ctx, s.load, s.sku); err != nil {
 			return err
 		}

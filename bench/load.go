@@ -47,7 +47,7 @@ type slot struct {
 const faultsMax = 5
 
 func newLoad(gen *generator) *load {
-	return &load{gen: gen, ages: newLatencies(), late: newLatencies()}
+	return &load{gen: gen, ages: gen.newLatencies("commands"), late: newLatencies()}
 }
 
 // add gives the load a connection; command is what it sends, its number in the

@@ -1,27 +1,19 @@
 package main
 
 import (
-	"fmt"
 	"math"
 	"os"
 	"runtime"
 	"time"
+
+	"github.com/stockmesh/stockmesh/bench/page"
 )
 
 var ownPID = os.Getpid()
 
-// machine describes where the numbers come from.
-type machine struct {
-	CPU     string  `json:"cpu"`
-	Cores   int     `json:"cores"`
-	Kernel  string  `json:"kernel"`
-	OS      string  `json:"os"`
-	Go      string  `json:"go"`
-	FsyncMS float64 `json:"fsync_ms"` // median of a 4 KiB append and fsync where the node's data lies
-}
-
-func describeMachine(dir string) machine {
-	m := machine{
+// describeMachine says where the numbers come from.
+func describeMachine(dir string) page.Machine {
+	m := page.Machine{
 		CPU: cpuModel(), Cores: runtime.NumCPU(), Kernel: kernelRelease(),
 		OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(),
 	}
@@ -29,10 +21,6 @@ func describeMachine(dir string) machine {
 		m.FsyncMS = math.Round(d.Seconds()*1e6) / 1e3
 	}
 	return m
-}
-
-func (m machine) String() string {
-	return fmt.Sprintf("%s, %d cores, kernel %s, %s, %s, fsync %.2f ms", m.CPU, m.Cores, m.Kernel, m.OS, m.Go, m.FsyncMS)
 }
 
 const fsyncs = 21

@@ -46,6 +46,9 @@ func exit(err error) {
 
 // run is the program. Its table goes to out, its progress to log.
 func run(ctx context.Context, args []string, out, log *os.File) error {
+	if len(args) > 0 && args[0] == commandVerify {
+		return runVerify(ctx, args[1:], out, log)
+	}
 	o, err := parseOptions(args, out)
 	if errors.Is(err, pflag.ErrHelp) {
 		return nil
@@ -53,21 +56,57 @@ func run(ctx context.Context, args []string, out, log *os.File) error {
 	if err != nil {
 		return err
 	}
+	return o.run(ctx, args, out, log)
+}
+
+// run does what the options say. args are those that they were read from.
+func (o *options) run(ctx context.Context, args []string, out, log *os.File) error {
 	p := newProgress(log)
 	defer p.close()
-	report, err := measure(ctx, o, p)
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
+	if o.scenario == scenarioAll {
+		return runAll(ctx, o, args, out, p)
 	}
+	r, err := measure(ctx, o, p)
+	p.close()
+	if r.count > 0 {
+		r.print(out)
+	}
+	return errors.Join(o.keep([]*report{r}, false), ended(ctx, err, r.verdict()))
+}
+
+// runAll runs every scenario. What was found is kept after each.
+func runAll(ctx context.Context, o *options, args []string, out *os.File, p *progress) error {
+	list, err := everything(args, o)
 	if err != nil {
 		return err
 	}
+	reports, err := measureAll(ctx, list, p, func(reports []*report) error { return o.keep(reports, true) })
 	p.close()
-	report.print(out)
+	printAll(out, reports)
+	return ended(ctx, err, verdictOf(reports))
+}
+
+// keep writes the files that were asked for.
+func (o *options) keep(reports []*report, many bool) error {
+	var errs []error
 	if o.json != "" {
-		if err := report.write(o.json); err != nil {
-			return err
-		}
+		errs = append(errs, writeRuns(o.json, runsOf(reports), many))
 	}
-	return report.verdict()
+	if o.html != "" {
+		errs = append(errs, writePage(o.html, runsOf(reports)))
+	}
+	return errors.Join(errs...)
+}
+
+var errInterrupted = errors.New("interrupted")
+
+// ended says why the program does not end well, if it doesn't.
+func ended(ctx context.Context, err, verdict error) error {
+	switch {
+	case ctx.Err() != nil:
+		return errInterrupted
+	case err != nil:
+		return err
+	}
+	return verdict
 }

@@ -5,16 +5,13 @@ import (
 	"io"
 	"maps"
 	"slices"
+
+	"github.com/stockmesh/stockmesh/bench/page"
 )
 
 // mark is a figure that a scenario is meant to reach. On a busy machine it may be missed
 // without anything being wrong, so it fails a run only where --strict says so.
-type mark struct {
-	Limit  float64 `json:"limit"`
-	AtMost bool    `json:"at_most"` // else: at least
-	Value  float64 `json:"value"`   // the median over all rounds
-	Met    bool    `json:"met"`
-}
+type mark = page.Mark
 
 const (
 	atLeast = false
@@ -34,12 +31,12 @@ func (r *report) judge() {
 		m.Met = known && (m.AtMost && v <= m.Limit || !m.AtMost && v >= m.Limit)
 		r.Marks[metric] = m
 		if !m.Met && r.strict {
-			r.Violations = append(r.Violations, "mark missed: "+m.describe(metric))
+			r.Violations = append(r.Violations, "mark missed: "+describeMark(m, metric))
 		}
 	}
 }
 
-func (m mark) describe(metric string) string {
+func describeMark(m mark, metric string) string {
 	want := "at least"
 	if m.AtMost {
 		want = "at most"
@@ -53,6 +50,14 @@ func (r *report) printMarks(out io.Writer) {
 		if r.Marks[metric].Met {
 			verdict = "met"
 		}
-		fmt.Fprintf(out, "MARK %s, %s\n", r.Marks[metric].describe(metric), verdict)
+		fmt.Fprintf(out, "MARK %s, %s\n", describeMark(r.Marks[metric], metric), verdict)
+	}
+}
+
+func (r *report) printMissed(out io.Writer) {
+	for _, metric := range slices.Sorted(maps.Keys(r.Marks)) {
+		if !r.Marks[metric].Met {
+			fmt.Fprintf(out, "MARK %s, missed\n", describeMark(r.Marks[metric], metric))
+		}
 	}
 }

@@ -15,7 +15,8 @@ type member struct {
 	crowd    *crowd
 	number   int
 	account  *account
-	delta    int64 // what one command adds to the account
+	delta    int64  // what one command adds to the account
+	does     string // the command's name, where a journal is kept
 	template *template
 
 	at     int   // the node it is connected to, or was last
@@ -35,6 +36,7 @@ type errand struct {
 	on     *conn  // where its answer is due; nil: to be sent
 	node   int    // that on leads to
 	failed bool   // a node has answered with an error that it should not
+	again  bool   // it was sent before
 }
 
 // account is a SKU: what should be on hand by the answers.
@@ -84,6 +86,7 @@ func (m *member) send(i int) {
 	e := &m.errands[i]
 	if e.on, e.node = m.conn, m.at; m.conn != nil {
 		m.conn.out = m.template.append(m.conn.out, e.number)
+		m.crowd.journal.sent(m, e)
 	}
 }
 
@@ -107,6 +110,7 @@ func (m *member) received(from *conn, message []byte) {
 	case result == refused && !m.declined(i, message):
 		return
 	case result == acked:
+		m.crowd.journal.answered(m, e, journalAcked)
 		m.account.book(m.delta)
 		m.crowd.count(m, e)
 	}
@@ -118,11 +122,14 @@ func (m *member) received(from *conn, message []byte) {
 func (m *member) declined(i int, message []byte) bool {
 	e := &m.errands[i]
 	refusal := readError(message)
+	m.crowd.journal.answered(m, e, string(refusal.Code))
 	if refusal.Code == protocol.CodeInsufficientStock {
 		m.crowd.refuse(m, refusal) // as it should be where there is no stock
 		return true
 	}
-	if !e.failed {
+	if m.crowd.patient && refusal.Retryable {
+		m.crowd.retried++
+	} else if !e.failed {
 		e.failed = true
 		m.crowd.failed++
 		m.crowd.fault("%s: node %d answered after %d ms: %.300s", m.crowd.phase, e.node+1, (m.crowd.gen.now-e.due)/1e6, message)

@@ -24,16 +24,30 @@ func spreadOf(values []float64) spread {
 }
 
 // latencies is a histogram from 1 us to a minute, three digits exact.
-type latencies struct{ h *hdrhistogram.Histogram }
+type latencies struct {
+	h    *hdrhistogram.Histogram
+	feed *feed // what is counted is drawn as a timeline too; nil: it isn't
+}
 
 func newLatencies() latencies {
-	return latencies{hdrhistogram.New(1, time.Minute.Microseconds(), 3)}
+	return latencies{h: hdrhistogram.New(1, time.Minute.Microseconds(), 3)}
 }
+
+// newLatencies makes one that feeds the timeline of this name, where charts are drawn.
+func (g *generator) newLatencies(name string) latencies {
+	l := newLatencies()
+	l.feed = g.newFeed(name)
+	return l
+}
+
+// another is an empty one; both are drawn together.
+func (l latencies) another() latencies { return latencies{newLatencies().h, l.feed} }
 
 // add counts n events of the same age, given in nanoseconds.
 func (l latencies) add(ns, n int64) {
 	// Out of range is beyond a minute: no phase waits that long.
 	_ = l.h.RecordValues(min(max(ns/1000, 1), time.Minute.Microseconds()), n)
+	l.feed.add(ns, n)
 }
 
 // quantile is the value that the share q of all is at most: the nearest one there is,
@@ -46,8 +60,9 @@ func quantile(values []float64, q float64) float64 {
 	return s[max(int(math.Ceil(q*float64(len(s))))-1, 0)]
 }
 
-// put writes prefix_p50_ms and prefix_p99_ms.
+// put writes prefix_p50_ms and prefix_p99_ms, and keeps how all were spread.
 func (l latencies) put(to numbers, prefix string) {
+	l.feed.keep(prefix, l.h)
 	to[prefix+"p50_ms"] = float64(l.h.ValueAtQuantile(50)) / 1000
 	to[prefix+"p99_ms"] = float64(l.h.ValueAtQuantile(99)) / 1000
 }

@@ -31,6 +31,7 @@ func TestDefaults(t *testing.T) {
 		{"drain --spawn 5 --rounds 2 --short", "5", 2, 2 * time.Second},
 		{"connections", "1", 3, 30 * time.Second},
 		{"connections --short", "1", 1, 2 * time.Second},
+		{"replay", "1", 1, 10 * time.Second},
 		{"storm", "1", 3, 10 * time.Second},
 		{"stalled", "1", 1, 10 * time.Second},
 		{"abuse", "1", 1, 20 * time.Second},
@@ -83,7 +84,7 @@ func TestSevered(t *testing.T) {
 
 func TestBadArguments(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                                      "hot-sku, fanout, connections, storm, stalled, abuse, failover, drain, cut, mesh",
+		"":                                      strings.Join(scenarioNames(), ", "),
 		"cold-sku":                              "no scenario",
 		"hot-sku fanout":                        "one scenario",
 		"hot-sku --nonsense":                    "--help",
@@ -111,6 +112,9 @@ func TestBadArguments(t *testing.T) {
 		"fanout --grants":                       "--grants",
 		"hot-sku --grants --spawn 3":            "--spawn 1",
 		"storm --endpoints ws://a":              "node",
+		"replay --kills 1":                      "--spawn 3",
+		"replay --rate -1":                      "--rate",
+		"replay --file nowhere.csv":             "--file",
 		"drain --over 1ms":                      "--over",
 		"drain --watchers -1":                   "--watchers",
 		"abuse --attacks kindness":              "random frames",

@@ -11,12 +11,25 @@ import (
 // plan lays out nodes, region by region. With wires, the regions' links lead through
 // those.
 func plan(dir string, regions, each int, w *wires) ([]*node, error) {
-	p := ports{}
+	return planOn(ports{}.pick, dir, regions, each, w)
+}
+
+// plan is plan on the run's addresses.
+func (o *options) plan(dir string, w *wires) ([]*node, error) {
+	pick := o.pick
+	if pick == nil {
+		pick = ports{}.pick
+	}
+	return planOn(pick, dir, o.regions, o.each, w)
+}
+
+// planOn is plan on addresses that pick hands out.
+func planOn(pick picker, dir string, regions, each int, w *wires) ([]*node, error) {
 	if regions == 1 {
-		return planRegion(dir, "bench", each, p)
+		return planRegion(dir, "bench", each, pick)
 	}
 	const own = 2 // addresses of a node: membership between regions, links
-	addrs, err := p.pick(own * regions * each)
+	addrs, err := pick(own * regions * each)
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +39,7 @@ func plan(dir string, regions, each int, w *wires) ([]*node, error) {
 	}
 	var all []*node
 	for r, name := range regionNames[:regions] {
-		nodes, err := planRegion(dir, name, each, p)
+		nodes, err := planRegion(dir, name, each, pick)
 		if err != nil {
 			return nil, err
 		}
@@ -69,12 +82,12 @@ func (n *node) wire(w *wires, region, regions int, link string) error {
 }
 
 // planRegion lays out the nodes of one region.
-func planRegion(dir, name string, count int, p ports) ([]*node, error) {
+func planRegion(dir, name string, count int, pick picker) ([]*node, error) {
 	if count == 1 {
 		return []*node{newNode(dir, name+"-1", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")}, nil
 	}
 	const each = 4
-	addrs, err := p.pick(each * count)
+	addrs, err := pick(each * count)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,9 @@ const (
 // ports are the addresses handed out so far.
 type ports map[string]bool
 
+// picker hands out n addresses on loopback that nobody uses at present.
+type picker func(n int) ([]string, error)
+
 // pick takes n addresses on loopback that nobody uses at present, for TCP and UDP.
 func (p ports) pick(n int) ([]string, error) {
 	var list []string

@@ -7,87 +7,134 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
+
+	"github.com/stockmesh/stockmesh/bench/page"
 )
 
-// report is the result of a run: medians over its rounds.
+// report is the result of a scenario: medians over its rounds.
 type report struct {
-	Scenario   string               `json:"scenario"`
-	Spawn      string               `json:"spawn"`
-	Endpoints  []string             `json:"endpoints,omitempty"`
-	Machine    machine              `json:"machine"`
-	Metrics    numbers              `json:"metrics"`
-	Peers      map[string]numbers   `json:"peers"`
-	Violations []string             `json:"violations"`
-	Marks      map[string]mark      `json:"marks,omitempty"`
-	Rounds     map[string][]float64 `json:"rounds"` // each metric, round by round
-
-	strict     bool   // a mark missed is a violation
-	spawned    string // in words
-	peerRounds map[string]map[string][]float64
+	page.Run
+	strict  bool   // a mark missed is a violation
+	count   int    // rounds, also those that an error ended
+	promise string // what an answer of ours does, beside the peers'
 }
 
 func newReport(o *options) *report {
-	var shown []string
-	for _, e := range o.endpoints {
-		shown = append(shown, redacted(e))
+	r := &report{Run: page.Run{
+		Scenario: o.scenario, About: aboutOf(o.scenario), Spawn: o.spawn, Machine: describeMachine(o.dir), Version: describeVersion(),
+		Command: o.command, Flags: o.effective, Seed: o.seed, Began: time.Now().UTC(),
+		Metrics: map[string]float64{}, Peers: map[string]map[string]float64{}, Violations: []string{}, Marks: map[string]mark{},
+		Rounds: map[string][]float64{}, PeerRounds: map[string]map[string][]float64{}, Durability: map[string]string{},
+	}, strict: o.strict, promise: promises[o.each]}
+	r.Endpoints = redactedAll(o.endpoints)
+	r.Where = describeSpawn(o.regions, o.each) + ", spawned"
+	if o.spawn == "" {
+		r.Where = strings.Join(r.Endpoints, ", ")
 	}
-	return &report{
-		Scenario: o.scenario, Spawn: o.spawn, Endpoints: shown, Machine: describeMachine(o.dir),
-		Metrics: numbers{}, Peers: map[string]numbers{}, Violations: []string{}, Marks: map[string]mark{}, strict: o.strict,
-		Rounds: map[string][]float64{}, spawned: describeSpawn(o.regions, o.each), peerRounds: map[string]map[string][]float64{},
-	}
+	return r
 }
 
+// add takes a round that was measured to its end.
 func (r *report) add(from *round) {
 	addRound(r.Rounds, r.Metrics, from.numbers)
 	for name, n := range from.peers {
 		if r.Peers[name] == nil {
-			r.Peers[name], r.peerRounds[name] = numbers{}, map[string][]float64{}
+			r.Peers[name], r.PeerRounds[name] = map[string]float64{}, map[string][]float64{}
 		}
-		addRound(r.peerRounds[name], r.Peers[name], n)
+		addRound(r.PeerRounds[name], r.Peers[name], n)
 	}
-	r.Violations = append(r.Violations, from.violations...)
 	maps.Copy(r.Marks, from.marks)
+	r.addPart(from)
 }
 
-func addRound(rounds map[string][]float64, medians, n numbers) {
+// addPart takes what is known of a round that an error may have ended. Its figures are
+// of no use then.
+func (r *report) addPart(from *round) {
+	r.count++
+	r.Violations = append(r.Violations, from.violations...)
+	maps.Copy(r.Durability, from.durability)
+	if len(r.Durability) > 0 && r.promise != "" && r.Durability[page.Ours] == "" {
+		r.Durability[page.Ours] = r.promise
+	}
+	for _, name := range slices.Sorted(maps.Keys(from.skipped)) {
+		if text := name + ": " + from.skipped[name]; !slices.Contains(r.Skipped, text) {
+			r.Skipped = append(r.Skipped, text)
+		}
+	}
+	from.chronicle.draw(r.count, &r.Run)
+}
+
+// promises says what an answer means, by the nodes of a region.
+var promises = map[int]string{
+	1: "one copy; fsync before the answer",
+	3: "three copies; fsync of two of them before the answer",
+	5: "five copies; fsync of three of them before the answer",
+}
+
+func addRound(rounds map[string][]float64, medians map[string]float64, n numbers) {
 	for metric, v := range n {
 		rounds[metric] = append(rounds[metric], v)
 		medians[metric] = spreadOf(rounds[metric]).median
 	}
 }
 
-func (r *report) write(file string) error {
-	b, err := json.MarshalIndent(r, "", "  ")
+// finish judges what was found; failed is what has ended the run early, if anything.
+func (r *report) finish(failed error) {
+	r.TookS = time.Since(r.Began).Round(time.Millisecond).Seconds()
+	if failed != nil {
+		r.Error = failed.Error()
+		return
+	}
+	r.judge()
+}
+
+// writeRuns writes one result as an object, several as an array.
+func writeRuns(file string, runs []page.Run, many bool) error {
+	var what any = runs
+	if !many {
+		what = runs[0]
+	}
+	b, err := json.MarshalIndent(what, "", "  ")
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
+func writePage(name string, runs []page.Run) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	err = page.Write(f, runs)
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
 func (r *report) print(out io.Writer) {
-	fmt.Fprintf(out, "\n%s on %s\n%s\n\n", r.Scenario, r.where(), r.Machine)
+	fmt.Fprintf(out, "\n%s on %s\n%s\n%s\n\n", r.Scenario, r.Where, r.Machine, r.Version)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "metric\tmedian\tlowest\thighest\t\n")
 	printMetrics(w, "", r.Rounds)
-	for _, name := range slices.Sorted(maps.Keys(r.peerRounds)) {
-		printMetrics(w, name+" ", r.peerRounds[name])
+	for _, name := range slices.Sorted(maps.Keys(r.PeerRounds)) {
+		printMetrics(w, name+" ", r.PeerRounds[name])
 	}
 	w.Flush()
+	for _, name := range slices.Sorted(maps.Keys(r.Durability)) {
+		fmt.Fprintf(out, "DURABILITY %s: %s\n", name, r.Durability[name])
+	}
+	for _, text := range r.Skipped {
+		fmt.Fprintf(out, "SKIPPED %s\n", text)
+	}
 	r.printMarks(out)
 	for _, v := range r.Violations {
 		fmt.Fprintf(out, "VIOLATION %s\n", v)
 	}
-}
-
-func (r *report) where() string {
-	if r.Spawn == "" {
-		return strings.Join(r.Endpoints, ", ")
-	}
-	return r.spawned + ", spawned"
 }
 
 func printMetrics(w io.Writer, prefix string, rounds map[string][]float64) {
@@ -97,20 +144,8 @@ func printMetrics(w io.Writer, prefix string, rounds map[string][]float64) {
 	}
 }
 
-// readable shows three digits or more, thousands apart.
-func readable(v float64) string {
-	switch {
-	case v < 10:
-		return strconv.FormatFloat(v, 'f', 3, 64)
-	case v < 1000:
-		return strconv.FormatFloat(v, 'f', 1, 64)
-	}
-	s := strconv.FormatFloat(v, 'f', 0, 64)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
+// readable shows a figure with three digits or more, thousands apart.
+func readable(v float64) string { return page.Readable(v) }
 
 func (r *report) verdict() error {
 	if n := len(r.Violations); n > 0 {

@@ -55,17 +55,23 @@ func testReport() *report {
 // The names are the contract of protocol.md, "Benchmark results".
 func TestReportFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "r.json")
-	if err := testReport().write(file); err != nil {
+	if err := writeRuns(file, runsOf([]*report{testReport()}), false); err != nil {
 		t.Fatal(err)
 	}
 	got := readJSON(t, file)
-	delete(got, "machine")
+	for _, varies := range []string{"machine", "version", "began", "took_s", "about"} {
+		if _, ok := got[varies]; !ok {
+			t.Errorf("no %s", varies)
+		}
+		delete(got, varies)
+	}
 	want := map[string]any{
-		"scenario": "fanout", "spawn": "1",
-		"metrics":    map[string]any{"delivered_per_second": 2000.0},
-		"peers":      map[string]any{"bare-write": map[string]any{"delivered_per_second": 4000.0}},
-		"violations": []any{"round: 4 lost"},
-		"rounds":     map[string]any{"delivered_per_second": []any{3000.0, 1000.0, 2000.0}},
+		"scenario": "fanout", "spawn": "1", "seed": "0",
+		"peer_rounds": map[string]any{"bare-write": map[string]any{"delivered_per_second": []any{6000.0, 2000.0, 4000.0}}},
+		"metrics":     map[string]any{"delivered_per_second": 2000.0},
+		"peers":       map[string]any{"bare-write": map[string]any{"delivered_per_second": 4000.0}},
+		"violations":  []any{"round: 4 lost"},
+		"rounds":      map[string]any{"delivered_per_second": []any{3000.0, 1000.0, 2000.0}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -87,14 +93,6 @@ func TestReportTable(t *testing.T) {
 	r.Violations = nil
 	if err := r.verdict(); err != nil {
 		t.Errorf("verdict without violations: %v", err)
-	}
-}
-
-func TestReadable(t *testing.T) {
-	for v, want := range map[float64]string{0: "0.000", 0.7914: "0.791", 48.04: "48.0", 1000: "1,000", 1234567.8: "1,234,568"} {
-		if got := readable(v); got != want {
-			t.Errorf("%v: %s, want %s", v, got, want)
-		}
 	}
 }
 

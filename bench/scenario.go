@@ -23,11 +23,13 @@ type needs struct {
 	regions, each int    // the least, of its own
 	why           string // continues the scenario's name
 	once          bool   // one round, where nothing is said
+	bare          bool   // it starts its nodes itself
 	profile       bool   // of its own node, which runs all the time
 	tls, grants   bool   // it knows how
 
 	// Where nothing is said; 0: the flags' defaults.
 	rate, count     int
+	skus            int
 	duration, short time.Duration
 }
 
@@ -38,6 +40,8 @@ func (n needs) own() bool { return n.each > 0 }
 var (
 	ownRegion = needs{spawn: "3", regions: 1, each: 3, once: true, why: "ends nodes and starts them again, which takes a region of its own"}
 	ownMesh   = needs{spawn: "3x1", regions: 2, each: 1, once: true, profile: true, why: "cuts the links between regions, which takes a mesh of its own"}
+	ownDisks  = needs{spawn: "3", regions: 1, each: 1, once: true, bare: true, why: "cuts the power of nodes, which have to be its own"}
+	ownFaults = needs{spawn: "3x1", regions: 1, each: 1, once: true, bare: true, duration: 2 * time.Minute, short: 20 * time.Second, why: "does everything to nodes and links that can go wrong, which takes its own"}
 	fastMesh  = needs{spawn: "3x1", regions: 2, each: 1, once: true, profile: true, why: "compares a region that is linked with one that is not, both its own", rate: 20000}
 
 	idleNode    = needs{tls: true, duration: 30 * time.Second} // longer than a heartbeat
@@ -48,7 +52,11 @@ var (
 
 var scenarios = []scenario{
 	{"hot-sku", "sells of one SKU over pipelined connections, as fast as they are answered and at half of that", hotSKU, needs{grants: true}},
+	{"many-skus", "sells spread over many SKUs, evenly and as customers buy", many, needs{}},
+	{"orders", "orders of several lines, reserved and then confirmed or released: all of them or nothing", orderMany, needs{}},
+	{"mixed", "a shop at a fixed rate: most of it looks at changing SKUs, some buys, a little takes stock", mixedShop, needs{rate: 5000, skus: 1000}},
 	{"fanout", "one SKU (and bursts of SKUs) changing before many subscribers, next to a bare write loop", fanout, needs{}},
+	{"replay", "recorded sales of a shop over all nodes: every unit and every movement accounted for", replayed, needs{once: true}},
 	{"connections", "idle connections: memory and CPU of each, handshakes per second", connections, idleNode},
 	{"storm", "many connections arrive at once: all are served or told when to come back", storm, stormNode},
 	{"stalled", "a tenth of the readers stops reading: what the others notice, and what becomes of them", stalled, stalledNode},
@@ -56,7 +64,19 @@ var scenarios = []scenario{
 	{"failover", "the node that decides is killed under load: time until the others do, and what got lost", failover, ownRegion},
 	{"drain", "a node full of watchers is left, then a rolling restart under load: nothing may fail", drain, ownRegion},
 	{"cut", "a region loses its links under load: every region sells on, and nothing is sold twice", cut, ownMesh},
+	{scenarioSoak, "nodes, disks, clocks and links fail as a seed says, under load: every answer holds, all nodes end equal", soak, ownFaults},
 	{"mesh", "a linked region next to the same region alone, how soon a peer's watchers know, bytes on the links", mesh, fastMesh},
+	{"power", "the power of all nodes fails at once, again and again, then a disk: nothing acknowledged is lost", power, ownDisks},
+}
+
+// aboutOf says what a scenario does.
+func aboutOf(name string) string {
+	for _, s := range scenarios {
+		if s.name == name {
+			return s.about
+		}
+	}
+	return ""
 }
 
 func scenarioNames() []string {
@@ -76,16 +96,26 @@ type round struct {
 	target   *target
 	progress *progress
 
+	chronicle *chronicle // for the charts; nil: nobody draws any
+	usage     nodesUsage // as it was told last
+	ceiling   *ceiling   // the generator's; nil: the round finds its own
+	stage     string     // precedes the names of phases that the scenario has twice
+
 	numbers    numbers
 	peers      map[string]numbers
+	durability map[string]string // what a peer's answer promises, in a sentence
+	skipped    map[string]string // peers that were asked for and are not among peers: why
 	marks      map[string]mark
 	violations []string
+
+	finish func(error) error // what a scenario does last, also with an error; nil: nothing
 }
 
 func newRound(o *options, n int, t *target, p *progress) *round {
 	return &round{
 		options: o, name: fmt.Sprintf("round %d/%d", n, o.rounds), id: strings.ToLower(rand.Text()[:10]),
-		target: t, progress: p, numbers: numbers{}, peers: map[string]numbers{}, marks: map[string]mark{},
+		target: t, progress: p, chronicle: newChronicle(), numbers: numbers{}, peers: map[string]numbers{}, marks: map[string]mark{},
+		durability: map[string]string{}, skipped: map[string]string{},
 	}
 }
 
@@ -96,6 +126,8 @@ func (r *round) violate(format string, args ...any) {
 
 // phase announces what is measured next.
 func (r *round) phase(what string, length time.Duration) {
+	what = r.stage + what
+	r.chronicle.phase(what)
 	r.progress.phase(r.name+": "+what, length)
 }
 
@@ -107,29 +139,54 @@ func (r *round) peer(name string) numbers {
 }
 
 // measure runs all rounds. A spawned node lives for one round, so that no round
-// carries another's memory or log.
+// carries another's memory or log. It returns what it has found with an error too.
 func measure(ctx context.Context, o *options, p *progress) (*report, error) {
-	rep := newReport(o)
-	for n := 1; n <= o.rounds; n++ {
-		t, err := openTarget(ctx, o, p)
-		if err != nil {
-			return nil, err
-		}
-		r := newRound(o, n, t, p)
-		err = runRound(ctx, r)
-		if err := errors.Join(err, t.close()); err != nil {
-			return nil, fmt.Errorf("%s: %w", r.name, err)
-		}
-		rep.add(r)
+	rep, top := newReport(o), &ceiling{}
+	var failed error
+	for n := 1; n <= o.rounds && failed == nil; n++ {
+		failed = measureRound(ctx, o, n, p, top, rep)
 	}
-	rep.judge()
-	return rep, nil
+	if ctx.Err() != nil {
+		failed = errInterrupted
+	}
+	rep.finish(failed)
+	return rep, failed
+}
+
+func measureRound(ctx context.Context, o *options, n int, p *progress, top *ceiling, rep *report) error {
+	t, err := &target{each: o.each}, error(nil)
+	if !o.takes().bare {
+		t, err = openTarget(ctx, o, p)
+	}
+	if err != nil {
+		return err
+	}
+	r := newRound(o, n, t, p)
+	r.ceiling = top
+	p.follow(r.live)
+	err = runRound(ctx, r)
+	if r.finish != nil {
+		err = errors.Join(err, r.finish(err))
+	}
+	p.follow(nil)
+	if err := errors.Join(err, t.close()); err != nil {
+		rep.addPart(r)
+		return fmt.Errorf("%s: %w", r.name, err)
+	}
+	rep.add(r)
+	return nil
 }
 
 func runRound(ctx context.Context, r *round) error {
 	for _, s := range scenarios {
 		if s.name == r.scenario {
-			return s.run(ctx, r)
+			if err := s.run(ctx, r); err != nil {
+				return err
+			}
+			if err := r.invariants(ctx); err != nil {
+				return err
+			}
+			return r.beside(ctx)
 		}
 	}
 	return fmt.Errorf("no scenario %q", r.scenario)

@@ -13,6 +13,9 @@ import (
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
+// scenarioAbuse is the scenario whose node soon forgets keys.
+const scenarioAbuse = "abuse"
+
 const (
 	honestRate    = 1000 // commands per second of the honest clients
 	honestReaders = 50
@@ -43,11 +46,12 @@ type abuseTrial struct {
 	slices                  [2][]numbers // calm, under attack
 	rssStart, rssMax        int64
 	fault                   error // of a step
+	told                    int   // faults of the attackers' that were shown
 }
 
 // abuse attacks a node by turns and compares what honest clients see with and without.
 func abuse(ctx context.Context, r *round) (err error) {
-	gen, err := newGenerator()
+	gen, err := r.newGenerator()
 	if err != nil {
 		return err
 	}
@@ -172,6 +176,10 @@ func (t *abuseTrial) tell() {
 	}
 	t.progress.note("  %v: %d attacks, %d honest answers, node %+d KiB at most, %d faults",
 		time.Since(t.began).Round(time.Second), tally.sum(), t.load.acked, (t.rssMax-t.rssStart)>>10, len(tally.Faults))
+	for _, fault := range tally.Faults[t.told:] {
+		t.progress.note("  %s", fault)
+	}
+	t.told = len(tally.Faults)
 }
 
 // conclude holds what came of it against what should have.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/stockmesh/stockmesh/node/edge/poll"
@@ -15,7 +16,7 @@ func connections(ctx context.Context, r *round) (err error) {
 	if err := r.checkCount(); err != nil {
 		return err
 	}
-	gen, err := newGenerator()
+	gen, err := r.newGenerator()
 	if err != nil {
 		return err
 	}
@@ -28,6 +29,7 @@ func connections(ctx context.Context, r *round) (err error) {
 	if err != nil {
 		return err
 	}
+	own := ownMemory()
 	half, err := r.rampUp(ctx, gen, secure)
 	if err != nil {
 		return err
@@ -45,7 +47,11 @@ func connections(ctx context.Context, r *round) (err error) {
 		r.mark("rss_bytes_per_connection", atMost, r.rssMax())
 		r.numbers["rss_before_bytes"], r.numbers["rss_after_bytes"] = float64(before), float64(after)
 	}
-	return errors.Join(r.hold(ctx, gen), secure.fault())
+	if err := errors.Join(r.hold(ctx, gen, secure), secure.fault()); err != nil {
+		return err
+	}
+	r.putOwnMemory(own)
+	return r.putHeld(before)
 }
 
 // Marks of idle connections.
@@ -185,20 +191,58 @@ func (r *round) residentBytes() (sum int64, err error) {
 	return sum, nil
 }
 
-// hold keeps the connections open and measures what that costs.
-func (r *round) hold(ctx context.Context, gen *generator) error {
+// hold keeps the connections open, answers the node's heartbeats and measures what that
+// costs.
+func (r *round) hold(ctx context.Context, gen *generator, secure *secureCrowd) error {
 	r.phase(fmt.Sprintf("holding %d connections", r.count), r.duration)
-	from := r.times()
+	from, heard := r.times(), gen.pings+secure.pings.Load()
 	if err := r.profiled(r.duration, func() error { return r.idle(ctx, gen, r.duration, time.Now()) }); err != nil {
 		return err
 	}
 	to := r.times()
+	r.numbers["heartbeats_per_second"] = float64(gen.pings+secure.pings.Load()-heard) / to.at.Sub(from.at).Seconds()
+	each := func(used time.Duration) float64 {
+		return float64(used.Microseconds()) / to.at.Sub(from.at).Seconds() / float64(r.count)
+	}
+	if to.generator > 0 {
+		r.numbers["generator_idle_cpu_us_per_second_per_connection"] = each(to.generator - from.generator)
+	}
 	if from.known && to.known {
-		busy := float64((to.node - from.node).Microseconds())
-		r.numbers["idle_cpu_us_per_second_per_connection"] = busy / to.at.Sub(from.at).Seconds() / float64(r.count)
+		r.numbers["idle_cpu_us_per_second_per_connection"] = each(to.node - from.node)
 		r.mark("idle_cpu_us_per_second_per_connection", atMost, idleCPUMaxUS)
 	}
 	return nil
+}
+
+// putHeld writes what a connection takes once it has been held.
+func (r *round) putHeld(before int64) error {
+	if before == 0 {
+		return nil
+	}
+	held, err := r.residentBytes()
+	if err != nil {
+		return err
+	}
+	r.numbers["held_rss_bytes"], r.numbers["held_rss_bytes_per_connection"] = float64(held), float64(held-before)/float64(r.count)
+	return nil
+}
+
+// ownMemory is what this process takes without what it could give back; 0 where that
+// can't be read.
+func ownMemory() int64 {
+	debug.FreeOSMemory()
+	n, err := residentBytes(ownPID)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// putOwnMemory writes what a connection takes at our end.
+func (r *round) putOwnMemory(before int64) {
+	if before > 0 {
+		r.numbers["generator_rss_bytes_per_connection"] = float64(ownMemory()-before) / float64(r.count)
+	}
 }
 
 // idle answers pings for a while. A connection that the node closes is an error.

@@ -32,6 +32,7 @@ type cutTrial struct {
 	*trial
 	fronts []front // by region
 	during int     // which phase
+	healed func()  // ends the cut in the charts
 	marker *account
 
 	plainRefusals int64
@@ -47,7 +48,7 @@ type front struct {
 // cut sells in every region, cuts some off for a while, and compares: with what was
 // before, and what all regions have in the end with all answers.
 func cut(ctx context.Context, r *round) (err error) {
-	gen, err := newGenerator()
+	gen, err := r.newGenerator()
 	if err != nil {
 		return err
 	}
@@ -104,6 +105,17 @@ func (t *cutTrial) plain(m *member) bool { return m.account != t.crowd.accounts[
 // region has been delivered plenty of. The others ask all regions for the last units
 // of one SKU, which comes in slower than it is asked for, and first lies in one region.
 func (t *cutTrial) open(ctx context.Context) error {
+	if err := t.stockUp(ctx); err != nil {
+		return err
+	}
+	t.marker = &account{sku: "bench-marker-" + t.id}
+	if err := t.awaitStock(ctx, t.accounted()); err != nil {
+		return err
+	}
+	return t.crowd.open(ctx, t.target, t.connections, t.client)
+}
+
+func (t *cutTrial) stockUp(ctx context.Context) error {
 	c := t.crowd
 	scarce := &account{sku: "bench-scarce-" + t.id, opening: scarceOpening}
 	c.accounts = []*account{scarce}
@@ -119,11 +131,7 @@ func (t *cutTrial) open(ctx context.Context) error {
 			}
 		}
 	}
-	t.marker = &account{sku: "bench-marker-" + t.id}
-	if err := t.awaitStock(ctx, t.accounted()); err != nil {
-		return err
-	}
-	return c.open(ctx, t.target, t.connections, t.client)
+	return nil
 }
 
 // plenty is more than a region can sell in a run.
@@ -220,7 +228,7 @@ func (t *cutTrial) sever() error {
 	if t.target.wires.sever(list...) == 0 {
 		return errors.New("the links do not lead through this process: no connection to be cut")
 	}
-	t.progress.note("  %s cut off", strings.Join(names, ", "))
+	t.healed = t.happening("%s cut off", strings.Join(names, ", "))
 	return nil
 }
 
@@ -260,6 +268,7 @@ func (t *cutTrial) heal(ctx context.Context) error {
 	t.announce("healed, "+phaseNames[after], t.duration)
 	began := time.Now()
 	t.target.wires.mend()
+	t.healed()
 	var converged, serving time.Duration
 	acked := t.crowd.acked
 	err := t.crowd.during(ctx, func(ctx context.Context) (err error) {

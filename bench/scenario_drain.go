@@ -47,6 +47,7 @@ func (t *trial) roll(ctx context.Context, i int, n *node) (time.Duration, error)
 		return 0, err
 	}
 	began := time.Now()
+	back := t.happening("%s told to stop", n.name)
 	if err := n.stop(); err != nil {
 		return 0, err
 	}
@@ -54,6 +55,7 @@ func (t *trial) roll(ctx context.Context, i int, n *node) (time.Duration, error)
 	if err := t.restart(ctx, n); err != nil {
 		return 0, err
 	}
+	back()
 	return took, t.crowd.call(ctx, func() {
 		t.progress.note("  stopped in %v, ready again after %.0f ms", took.Round(time.Millisecond), t.ready[len(t.ready)-1])
 	})

@@ -63,10 +63,12 @@ func (t *trial) killOwner(ctx context.Context, k int) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	back := t.happening("%s killed", n.name)
 	took := o.await(ctx, restartAfter)
 	if err := t.restart(ctx, n); err != nil {
 		return 0, err
 	}
+	back()
 	if took == 0 {
 		took = o.await(ctx, recoveryWithin)
 	}

@@ -34,7 +34,7 @@ type stage struct {
 // fanout changes stock as fast as everybody has heard of the last change, on the
 // node and on the floor in turn.
 func fanout(ctx context.Context, r *round) (err error) {
-	gen, err := newGenerator()
+	gen, err := r.newGenerator()
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func fanout(ctx context.Context, r *round) (err error) {
 func (r *round) openNodeStage(ctx context.Context, gen *generator) (*stage, error) {
 	r.progress.counted(fmt.Sprintf("%s: %d subscribers", r.name, r.subscribers), r.subscribers)
 	a := newAudience(gen)
-	a.expect = map[string]int64{}
+	a.expect, a.drawn = map[string]int64{}, "pushes"
 	skus := r.skus()
 	err := dialAll(ctx, r.target, r.subscribers, func(i int, d *dialed) error {
 		r.progress.at(int64(i))
@@ -113,7 +113,7 @@ func (r *round) changed(kind int) int { return [kinds]int{1, r.burst}[kind] }
 func newStage(a *audience, change func(int) error, idle func() bool) *stage {
 	s := &stage{audience: a, change: change, idle: idle}
 	for kind := range kinds {
-		s.kindAges[kind], s.kindFirst[kind] = newLatencies(), newLatencies()
+		s.kindAges[kind], s.kindFirst[kind] = a.gen.newLatencies(a.drawn), newLatencies()
 	}
 	return s
 }
@@ -141,6 +141,7 @@ func (r *round) openFloorStage(ctx context.Context, gen *generator, texts [kinds
 		return nil, nil, err
 	}
 	a := newAudience(gen)
+	a.drawn = "bare writes"
 	floor := "ws://" + p.Public
 	dial := func(ctx context.Context, _ int) (*net.TCPConn, error) {
 		nc, err := dialTCP(ctx, floor)

@@ -23,7 +23,7 @@ func warmUp(length time.Duration) time.Duration { return min(time.Second, length
 // clients are everywhere and the stock is entered in one region.
 func hotSKU(ctx context.Context, r *round) (err error) {
 	sku := hotPrefix + r.id
-	gen, err := newGenerator()
+	gen, err := r.newGenerator()
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,19 @@ func hotSKU(ctx context.Context, r *round) (err error) {
 			return err
 		}
 	}
+	if err := r.putCeiling(ctx, "acked_per_second", driveHotSKU); err != nil {
+		return err
+	}
 	return r.checkSales(ctx, l, sku)
+}
+
+// driveHotSKU has the generator do what hotSKU measures first.
+func driveHotSKU(ctx context.Context, r *round, gen *generator) error {
+	l := newLoad(gen)
+	if err := r.openLoad(ctx, l, hotPrefix+r.id); err != nil {
+		return err
+	}
+	return r.measureMaximum(ctx, l)
 }
 
 // openLoad sets the opening stock and opens the connections.

@@ -30,7 +30,7 @@ func mesh(ctx context.Context, r *round) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, alone.close()) }()
-	gen, err := newGenerator()
+	gen, err := r.newGenerator()
 	if err != nil {
 		return err
 	}
@@ -108,6 +108,7 @@ func (r *round) compareLinked(ctx context.Context, gen *generator, alone *target
 		if err != nil {
 			return nil, err
 		}
+		s.load.ages = gen.newLatencies(fmt.Sprintf("commands on %s, %s", kind.what, [2]string{"alone", "linked"}[i]))
 		sides[i].shop = s
 	}
 	r.phase(fmt.Sprintf("%s commands/s on %s, a region alone and a linked one in turn", readable(float64(r.rate)), kind.what), 2*r.duration)

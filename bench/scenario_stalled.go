@@ -40,7 +40,7 @@ type stalledTrial struct {
 // stalled has a tenth of the readers stop reading, again and again, and compares what
 // the others see with and without; the last time for good.
 func stalled(ctx context.Context, r *round) (err error) {
-	gen, err := newGenerator()
+	gen, err := r.newGenerator()
 	if err != nil {
 		return err
 	}
@@ -50,6 +50,7 @@ func stalled(ctx context.Context, r *round) (err error) {
 		return err
 	}
 	t := &stalledTrial{hall: h, quick: h.board.newParty(), slow: h.board.newParty()}
+	t.slow.ages = gen.newLatencies("pushes to those who stall")
 	t.flow = h.flow(t.quick, r.burst)
 	if err := t.open(ctx); err != nil {
 		return err
@@ -126,6 +127,10 @@ func (t *stalledTrial) slice(ctx context.Context, stall bool, length time.Durati
 	if err := t.pause(stall); err != nil {
 		return err
 	}
+	if stall {
+		e := t.chronicle.note(fmt.Sprintf("%d readers stall", len(t.sleepers)))
+		defer t.chronicle.end(e)
+	}
 	if err := t.flow.offer(ctx, 0, rate, min(length, stallWarmUp), step); err != nil {
 		return err
 	}
@@ -174,6 +179,8 @@ func (t *stalledTrial) stallForGood(ctx context.Context) error {
 	if err := t.pause(true); err != nil {
 		return err
 	}
+	woken := t.happening("%d readers stall", len(t.sleepers))
+	defer woken()
 	w := t.watch(ctx)
 	began := time.Now()
 	for int(w.closed.Load()) < len(t.sleepers) && time.Since(began) < limit {

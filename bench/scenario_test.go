@@ -2,21 +2,56 @@ package main
 
 import (
 	"context"
+	"flag"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
 // TestMain lets the test binary be started again as a child, as bench itself is.
 func TestMain(m *testing.M) {
-	children[childNull] = runNull
 	children[childBench] = func(args []string) error { return run(context.Background(), args, os.Stdout, os.Stderr) }
 	if child, ok := children[firstArgument()]; ok {
 		exit(child(os.Args[2:]))
 	}
+	flag.Parse()
+	if err := moreAtOnce(); err != nil {
+		exit(err)
+	}
 	os.Exit(m.Run())
+}
+
+// testsAtOnce is how many run at the same time: they wait for their nodes far more than
+// they compute.
+const testsAtOnce = 4
+
+// moreAtOnce lets that many run, unless -parallel says something else.
+func moreAtOnce() error {
+	asked := runtime.GOMAXPROCS(0) >= testsAtOnce
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if asked {
+		return nil
+	}
+	return flag.Set("test.parallel", strconv.Itoa(testsAtOnce))
+}
+
+// sharedPorts keep tests that run at the same time from taking the same addresses.
+type sharedPorts struct {
+	mu    sync.Mutex
+	taken ports
+}
+
+var testPorts = sharedPorts{taken: ports{}}
+
+func (p *sharedPorts) pick(n int) ([]string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taken.pick(n)
 }
 
 // runScenario runs bench and returns what it wrote for machines.
@@ -31,7 +66,12 @@ func runScenario(t *testing.T, args ...string) (map[string]any, error) {
 	defer out.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	err = run(ctx, append([]string{"--rounds", "1", "--duration", "1s", "--dir", dir, "--json", file}, args...), out, out)
+	args = append([]string{"--rounds", "1", "--duration", "1s", "--dir", dir, "--json", file}, args...)
+	o, err := parseOptions(args, out)
+	if err == nil {
+		o.pick = testPorts.pick
+		err = o.run(ctx, args, out, out)
+	}
 	entries, _ := filepath.Glob(filepath.Join(dir, "stockmesh-bench-*"))
 	if len(entries) > 0 {
 		t.Errorf("left behind: %v", entries)
@@ -59,10 +99,11 @@ func TestScenarios(t *testing.T) {
 		{"connections --count 100 --tls", "handshakes_per_second", "rss_bytes_per_connection", ""},
 		{"storm --count 1000", "handshakes_per_second handshake_p99_ms served crowded_served crowded_told", "node_cpu_us_per_handshake", ""},
 		{"storm --count 100 --tls", "handshakes_per_second handshake_p99_ms", "", ""},
-		{"abuse --duration 3s --connections 4", "attacks p99_ms push_p99_ms", "rss_growth_max_bytes", ""},
-		{"abuse --duration 3s --connections 4 --tls --rate 50", "attacks p99_ms push_p99_ms", "", ""},
+		{"abuse --duration 2s --connections 4", "attacks p99_ms push_p99_ms", "rss_growth_max_bytes", ""},
+		{"abuse --duration 2s --connections 4 --tls --rate 50", "attacks p99_ms push_p99_ms", "", ""},
 	} {
 		t.Run(c.args, func(t *testing.T) {
+			t.Parallel()
 			result, err := runScenario(t, strings.Fields(c.args)...)
 			if err != nil {
 				t.Fatal(err)

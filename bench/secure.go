@@ -47,8 +47,8 @@ func dialSecure(ctx context.Context, t *target, i int) (*secureConn, error) {
 	return s, nil
 }
 
-// listen answers pings until the connection ends.
-func (s *secureConn) listen() error {
+// listen answers pings, and counts them, until the connection ends.
+func (s *secureConn) listen(pings *atomic.Int64) error {
 	var mask [4]byte
 	_, _ = rand.Read(mask[:]) // never fails
 	for {
@@ -61,6 +61,7 @@ func (s *secureConn) listen() error {
 			if _, err := s.Write(appendClientFrame(nil, opPong, mask, f.payload)); err != nil {
 				return err
 			}
+			pings.Add(1)
 		case opClose:
 			return closedBy(f.payload)
 		}
@@ -72,6 +73,7 @@ type secureCrowd struct {
 	mu      sync.Mutex
 	conns   []*secureConn
 	closing atomic.Bool
+	pings   atomic.Int64 // heard and answered
 	wg      sync.WaitGroup
 	lost    chan error // how the first one ended that should have stayed
 }
@@ -83,7 +85,7 @@ func (c *secureCrowd) add(s *secureConn) {
 	c.conns = append(c.conns, s)
 	c.mu.Unlock()
 	c.wg.Go(func() {
-		if err := s.listen(); !c.closing.Load() {
+		if err := s.listen(&c.pings); !c.closing.Load() {
 			select {
 			case c.lost <- err:
 			default:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -51,7 +52,7 @@ func spawn(ctx context.Context, o *options, w *wires, p *progress) (*target, err
 		return nil, err
 	}
 	t := &target{dir: dir, each: o.each, wires: w}
-	nodes, err := plan(dir, o.regions, o.each, w)
+	nodes, err := o.plan(dir, w)
 	if err != nil {
 		return t, err
 	}
@@ -141,6 +142,8 @@ type node struct {
 	args     []string
 	grace    time.Duration // how much longer than others it may take to stop
 	log      string        // file of what it says on stderr; "": our own
+
+	running atomic.Int64 // the process, for those who only look; 0: it is down
 }
 
 // start starts the node, again if it was ended, and waits until it is ready.
@@ -160,6 +163,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	p.grace = n.grace
 	n.process = p
+	n.running.Store(int64(p.pid()))
 	return nil
 }
 
@@ -175,6 +179,7 @@ func (n *node) end(how func(*process) error) error {
 		return nil
 	}
 	n.process = nil
+	n.running.Store(0)
 	if err := how(p); err != nil {
 		return n.explain(err)
 	}

@@ -27,7 +27,7 @@ func TestTokenOfAnEndpoint(t *testing.T) {
 		t.Errorf("%s, %v", without, err)
 	}
 	rep := newReport(&options{dir: t.TempDir(), endpoints: []string{endpoint}})
-	if strings.Contains(rep.where()+strings.Join(rep.Endpoints, ""), "a.b.c") {
+	if strings.Contains(rep.Where+strings.Join(rep.Endpoints, ""), "a.b.c") {
 		t.Error("the report tells the token")
 	}
 }

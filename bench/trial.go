@@ -24,7 +24,7 @@ type trial struct {
 // the account. All that is said and done on the way is measured against one promise:
 // no client sees more of it than a pause.
 func (r *round) withstand(ctx context.Context, disturb func(context.Context, *trial) error) (err error) {
-	gen, err := newGenerator()
+	gen, err := r.newGenerator()
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,7 @@ func TestRegions(t *testing.T) {
 	}
 	testRuns(t, []spawnedRun{
 		{"hot-sku --spawn 3 --connections 6 --depth 8 --no-half --duration 200ms", "acked_per_second p50_ms p99_ms", ""},
+		{"replay --spawn 3 --connections 12 --kills 1 --file testdata/sales.csv", "invoices_per_second lines_per_second acked_per_second reserve_p99_ms confirm_p50_ms push_p50_ms sold refused released kills failover_max_ms", "differences failed_commands oversold_units"},
 		{"failover --spawn 3 --connections 12 --rate 300 --kills 1 --duration 200ms", "failover_p50_ms failover_p99_ms failover_max_ms acked_per_second before_acked_per_second after_acked_per_second ready_max_ms", "failed_commands lost_commands oversold_units"},
 		{"drain --spawn 3 --watchers 300 --over 1s --connections 12 --rate 300 --duration 200ms", "acked_per_second connection_moves stop_max_ms", "failed_commands lost_commands oversold_units"},
 	})
@@ -69,9 +70,10 @@ func TestMeshes(t *testing.T) {
 	testRuns(t, []spawnedRun{
 		{"hot-sku --spawn 2x1 --connections 6 --depth 8 --no-half --duration 200ms", "acked_per_second p50_ms p99_ms", ""},
 		{"fanout --spawn 2x1 --subscribers 10 --burst 4 --duration 200ms", "delivered_per_second p50_ms p99_ms", ""},
-		{"cut --spawn 3x1 --connections 18 --rate 300 --duration 1s", "acked_per_second eu_before_p99_ms us_during_p99_ms asia_during_p99_ms p99_during_ratio converge_ms", "failed_commands lost_commands oversold_units"},
-		{"cut --spawn 2x1 --cut all --connections 12 --rate 300 --duration 1s", "eu_during_p99_ms us_during_p99_ms converge_ms", "failed_commands lost_commands oversold_units"},
-		{"mesh --spawn 2x1 --connections 6 --rate 500 --duration 1s", "p50_ms p99_ms p50_ratio many_p99_ratio freshness_p50_ms many_freshness_p99_ms link_out_bytes_per_command", ""},
+		{"replay --spawn 2x1 --connections 8 --file testdata/sales.csv", "invoices_per_second sold push_p50_ms", "differences failed_commands oversold_units"},
+		{"cut --spawn 3x1 --connections 18 --rate 300 --duration 500ms", "acked_per_second eu_before_p99_ms us_during_p99_ms asia_during_p99_ms p99_during_ratio converge_ms", "failed_commands lost_commands oversold_units"},
+		{"cut --spawn 2x1 --cut all --connections 12 --rate 300 --duration 500ms", "eu_during_p99_ms us_during_p99_ms converge_ms", "failed_commands lost_commands oversold_units"},
+		{"mesh --spawn 2x1 --connections 6 --rate 500 --duration 500ms", "p50_ms p99_ms p50_ratio many_p99_ratio freshness_p50_ms many_freshness_p99_ms link_out_bytes_per_command", ""},
 	})
 }
 
@@ -85,6 +87,7 @@ type spawnedRun struct {
 func testRuns(t *testing.T, runs []spawnedRun) {
 	for _, c := range runs {
 		t.Run(c.args, func(t *testing.T) {
+			t.Parallel()
 			result, err := runScenario(t, strings.Fields(c.args)...)
 			if spawn := fmt.Sprint(result["spawn"]); err != nil || !strings.Contains(c.args, "--spawn "+spawn+" ") {
 				t.Fatalf("spawn %v, %v", spawn, err)

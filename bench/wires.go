@@ -1,10 +1,8 @@
 package main
 
 import (
-	"io"
 	"net"
 	"sync"
-	"time"
 )
 
 // wires lead the links between regions through this process. Every node has one for
@@ -20,18 +18,28 @@ type wires struct {
 	closed    bool
 	listeners []net.Listener
 	joints    map[*joint]struct{}
-	cut       map[int]bool // regions
+	cut       map[int]bool          // regions
+	mute      map[[2]int]bool       // from one region to another no bytes pass
+	weather   map[[2]int]conditions // between two regions, the lower first
 }
 
 // joint is one connection between two regions.
 type joint struct {
 	from, to int // who dialled, who listens
 	conns    [2]net.Conn
-	holes    bool // has swallowed something, or would have
+	holes    [2]bool // what each side says has been swallowed, or would have
+	ended    chan struct{}
+	end      sync.Once
 }
 
+// Sides of a joint: what they say goes to the other one.
+const (
+	dialler = iota
+	listener
+)
+
 func newWires() *wires {
-	return &wires{joints: make(map[*joint]struct{}), cut: make(map[int]bool)}
+	return &wires{joints: make(map[*joint]struct{}), cut: make(map[int]bool), mute: make(map[[2]int]bool), weather: make(map[[2]int]conditions)}
 }
 
 // lead opens a wire from a region to an address of another, and returns its own.
@@ -49,7 +57,7 @@ func (w *wires) lead(from, to int, target string) (string, error) {
 			if err != nil {
 				return // closed
 			}
-			w.wg.Go(func() { w.join(&joint{from: from, to: to}, nc, target) })
+			w.wg.Go(func() { w.join(&joint{from: from, to: to, ended: make(chan struct{})}, nc, target) })
 		}
 	})
 	return l.Addr().String(), nil
@@ -57,46 +65,29 @@ func (w *wires) lead(from, to int, target string) (string, error) {
 
 // join leads one connection to its target until either side ends it.
 func (w *wires) join(j *joint, from net.Conn, target string) {
-	to, err := net.DialTimeout("tcp", target, time.Second)
+	to, err := net.DialTimeout("tcp", target, wireDialTimeout)
 	if err != nil {
 		_ = from.Close() // the node is down; who dials sees that
 		return
 	}
-	j.conns = [2]net.Conn{from, to}
+	j.conns = [2]net.Conn{dialler: from, listener: to}
 	defer j.close()
 	if !w.add(j) {
 		return
 	}
 	var sides sync.WaitGroup
-	sides.Go(func() { w.copy(j, to, from) })
-	sides.Go(func() { w.copy(j, from, to) })
+	sides.Go(func() { w.pass(j, dialler) })
+	sides.Go(func() { w.pass(j, listener) })
 	sides.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.joints, j)
 }
 
-// copy passes on what one side sends.
-func (w *wires) copy(j *joint, to io.Writer, from io.Reader) {
-	defer j.close() // the other direction too
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		if n > 0 && !w.swallows(j) {
-			if _, err := to.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-func (w *wires) swallows(j *joint) bool {
+func (w *wires) swallows(j *joint, side int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return j.holes
+	return j.holes[side]
 }
 
 func (w *wires) add(j *joint) bool {
@@ -107,10 +98,18 @@ func (w *wires) add(j *joint) bool {
 	return !w.closed
 }
 
-// severed says whether a cut lies between the ends. The caller holds mu.
-func (w *wires) severed(j *joint) bool { return w.cut[j.from] || w.cut[j.to] }
+// severed says which side of a connection is not heard. The caller holds mu.
+func (w *wires) severed(j *joint) [2]bool {
+	cut := w.cut[j.from] || w.cut[j.to]
+	return [2]bool{
+		dialler:  cut || w.mute[[2]int{j.from, j.to}],
+		listener: cut || w.mute[[2]int{j.to, j.from}],
+	}
+}
 
+// close ends a connection; also one that is closed.
 func (j *joint) close() {
+	j.end.Do(func() { close(j.ended) })
 	for _, c := range j.conns {
 		_ = c.Close() // either side may have ended it
 	}
@@ -123,22 +122,64 @@ func (w *wires) sever(regions ...int) (hit int) {
 	for _, r := range regions {
 		w.cut[r] = true
 	}
+	return w.bore()
+}
+
+// hush lets no bytes pass from one region to another, while those from there do, and
+// returns how many connections that hit.
+func (w *wires) hush(from, to int) (hit int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mute[[2]int{from, to}] = true
+	return w.bore()
+}
+
+// bore notes which connections are not whole any more. The caller holds mu.
+func (w *wires) bore() (hit int) {
 	for j := range w.joints {
-		if !j.holes && w.severed(j) {
-			j.holes = true
+		was := j.holes
+		for side, severed := range w.severed(j) {
+			j.holes[side] = was[side] || severed
+		}
+		if j.holes != was {
 			hit++
 		}
 	}
 	return hit
 }
 
-// mend lets everything pass again. Connections that have swallowed something end.
+// mend lets everything pass again, on all wires. Connections that have swallowed
+// something end.
 func (w *wires) mend() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	clear(w.cut)
+	clear(w.mute)
+	clear(w.weather)
+	w.shed()
+}
+
+// rejoin undoes sever for one region.
+func (w *wires) rejoin(region int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.cut, region)
+	w.shed()
+}
+
+// unhush undoes hush.
+func (w *wires) unhush(from, to int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.mute, [2]int{from, to})
+	w.shed()
+}
+
+// shed ends the connections that nothing lies between but what they have swallowed.
+// The caller holds mu.
+func (w *wires) shed() {
 	for j := range w.joints {
-		if j.holes {
+		if j.holes != w.severed(j) {
 			j.close()
 		}
 	}

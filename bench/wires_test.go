@@ -13,6 +13,11 @@ import (
 
 // startEcho returns the address of a server that says everything again.
 func startEcho(t *testing.T) string {
+	return startServer(t, func(rw io.ReadWriter) { _, _ = io.Copy(rw, rw) })
+}
+
+// startServer returns the address of a server that serves each connection so.
+func startServer(t *testing.T, serve func(io.ReadWriter)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -27,7 +32,7 @@ func startEcho(t *testing.T) string {
 			}
 			go func() {
 				defer nc.Close()
-				_, _ = io.Copy(nc, nc)
+				serve(nc)
 			}()
 		}
 	}()
