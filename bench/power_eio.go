@@ -78,9 +78,12 @@ func (p *powerTrial) awaitWord(ctx context.Context, n *node, began time.Time) er
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if err != nil {
+			says = []byte(err.Error())
+		}
 		if !ready {
 			p.numbers["eio_unready_ms"] = milliseconds(time.Since(began))
-			p.note("  after %v %s says: %.200s %v", time.Since(began).Round(time.Millisecond), n.name, says, err)
+			p.note("  after %v %s says: %.200s", time.Since(began).Round(time.Millisecond), n.name, says)
 			return nil
 		}
 		if time.Since(began) > unreadyWithin {

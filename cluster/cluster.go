@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -297,6 +298,15 @@ func (c *Cluster) Health() []error {
 	}
 	add(diskProblem(c.dir.path))
 	return problems
+}
+
+// Broken returns why this node stores nothing until it is started again, nil while it
+// does. It asks the engine: not for each request.
+func (c *Cluster) Broken() error {
+	if err := c.bus.Err(); errors.Is(err, bus.ErrBroken) {
+		return err
+	}
+	return nil
 }
 
 // Mesh describes the regions and nodes that this node knows of. Of a node alone,

@@ -272,8 +272,8 @@ func (b *Bus) Close() error {
 }
 
 // Err reports why the engine can't be used any more: ErrClosed after Close,
-// ErrFull when a write met a full disk, otherwise what the server says of itself
-// (JetStream switched off, a stream with a write error, a lost connection).
+// ErrBroken when a disk has failed, ErrFull too when it was full, otherwise what the
+// server says of itself (a lost connection, for instance).
 // ErrNoLeader is no fault of this engine: its region has no quorum, or it has just
 // started. Peers that are down and streams still catching up are no error at all.
 // It lists the stored streams each time: right for a health check once a second,
@@ -297,7 +297,7 @@ func (b *Bus) Err() error {
 // a write error a standalone stream does not answer at all.
 func (b *Bus) health() error {
 	if !b.srv.JetStreamEnabled() {
-		return errors.New("bus: JetStream is switched off")
+		return fmt.Errorf("bus: %w: JetStream is switched off", ErrBroken)
 	}
 	if b.Clustered() {
 		return b.memberHealth()
@@ -306,10 +306,18 @@ func (b *Bus) health() error {
 	if h.Error == "" {
 		return nil
 	}
-	if isNoSpace(h.Error) {
-		return fmt.Errorf("%w: %s", ErrFull, h.Error)
+	return complaintOf(h.Error)
+}
+
+// complaintOf is what is wrong with a stored stream.
+func complaintOf(says string) error {
+	switch {
+	case isNoSpace(says):
+		return fmt.Errorf("%w: %w: %s", ErrBroken, ErrFull, says)
+	case strings.Contains(says, "write error"):
+		return fmt.Errorf("bus: %w: %s", ErrBroken, says)
 	}
-	return fmt.Errorf("bus: %s", h.Error)
+	return fmt.Errorf("bus: %s", says)
 }
 
 // Used returns the bytes all streams hold, as the engine counts them. It reads
@@ -328,13 +336,11 @@ func (b *Bus) memberHealth() error {
 	h := b.srv.Healthz(&server.HealthzOptions{Details: true})
 	for _, e := range h.Errors {
 		switch {
-		case isNoSpace(e.Error):
-			return fmt.Errorf("%w: %s", ErrFull, e.Error)
 		case e.Type == server.HealthzErrorConsumer, catchesUp(e.Error):
 		case awaitsLeader(e.Error):
 			return fmt.Errorf("bus: %w: %s", ErrNoLeader, e.Error)
 		default:
-			return fmt.Errorf("bus: %s", e.Error)
+			return complaintOf(e.Error)
 		}
 	}
 	return nil

@@ -42,6 +42,10 @@ var (
 	// stored, unless the same error is ErrUnknown too. Reads still work.
 	ErrFull = errors.New("no space left")
 
+	// ErrBroken: a disk has failed this engine, or was full when it had to be written.
+	// Nothing is stored until the next start, whatever becomes of the disk.
+	ErrBroken = errors.New("the engine has failed")
+
 	// ErrTooBig: the data is over MessageBytesMax. Nothing was sent.
 	ErrTooBig = errors.New("message is too big")
 

@@ -231,6 +231,7 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 		}
 	}()
 	stops.push(func() error { return s.stopPublic(e, a, srv) })
+	s.watchEngine(stops, c, e, a)
 	return ended, nil
 }
 
