@@ -218,6 +218,9 @@ func (d *dataDir) save() error {
 // engine syncs files, which on most file systems keeps their names, but not on all.
 func syncTree(path string) error {
 	err := filepath.WalkDir(path, func(at string, e fs.DirEntry, err error) error {
+		if e != nil && e.IsDir() && e.Name() == "lost+found" {
+			return fs.SkipDir // the file system's own, which we may not read
+		}
 		if err == nil && e.IsDir() {
 			err = syncDir(at)
 		}

@@ -304,7 +304,7 @@ func endpointsOf(others []gossip.Member) []string {
 	serving, soon := []string{}, []string{}
 	for _, m := range others {
 		switch {
-		case m.Endpoint == "" || m.State == "draining":
+		case m.Endpoint == "" || m.State == "draining" || m.State == "starting": // the last don't listen yet
 		case m.State == "serving":
 			serving = append(serving, m.Endpoint)
 		default:

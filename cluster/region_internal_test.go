@@ -18,7 +18,7 @@ func TestClientsAreSentToThoseWhoServe(t *testing.T) {
 		{nil, []string{}},
 		{[]gossip.Member{member("a", "serving"), member("b", "catching up"), member("c", "serving")}, []string{"a", "c"}},
 		{[]gossip.Member{member("a", "draining"), member("b", "catching up"), member("", "serving")}, []string{"b"}},
-		{[]gossip.Member{member("a", "draining")}, []string{}},
+		{[]gossip.Member{member("a", "draining"), member("b", "starting")}, []string{}},
 	} {
 		if got := endpointsOf(c.others); !slices.Equal(got, c.want) || got == nil {
 			t.Errorf("%v: %v, want %v", c.others, got, c.want)

@@ -204,6 +204,15 @@ func (c *crew) beat(now time.Time, listen []*stream) []*stream {
 	return listen
 }
 
+// try has a heartbeat written at once: where nobody reads any more, that or the next one
+// fails.
+func (c *crew) try(s *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.berth.beat = true
+	c.push(s)
+}
+
 // await has look ask about a stream.
 func (c *crew) await(s *stream) {
 	c.mu.Lock()

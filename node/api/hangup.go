@@ -6,12 +6,12 @@ import (
 	"syscall"
 )
 
-// hungUp reports whether the reader of a stream has closed its side, which nobody would
-// notice who only writes. It takes one system call and doesn't block.
+// hangsUp reports whether the reader of a stream has closed its side, which nobody would
+// notice who only writes; or perhaps has, for it may only have nothing more to say. It
+// takes one system call and doesn't block.
 //
-// A reader has nothing to say. So what arrives over TLS is taken for its goodbye, which
-// stands before the end of the connection; one that meant something else resumes.
-func hungUp(c net.Conn) bool {
+// Behind TLS the end stands after a goodbye, so whatever arrives may be that.
+func hangsUp(c net.Conn) bool {
 	bare, encrypted := bareConn(c)
 	sc, ok := bare.(syscall.Conn)
 	if !ok {

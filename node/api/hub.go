@@ -18,10 +18,11 @@ type hub struct {
 	guests *guests
 	crew   *crew
 	quit   chan struct{} // closed by close
-	ended  chan struct{} // closed when run has returned
 	wake   chan struct{} // holds one token while ids are pending
 	stop   func()        // ends the ledger's Watch
 	once   sync.Once
+
+	running sync.WaitGroup
 
 	count atomic.Int64 // of followers
 
@@ -43,14 +44,14 @@ func newHub(l Ledger, gs *guests, c *crew) *hub {
 		guests:  gs,
 		crew:    c,
 		quit:    make(chan struct{}),
-		ended:   make(chan struct{}),
 		wake:    make(chan struct{}, 1),
 		pending: make(map[protocol.ItemID]struct{}),
 		bySKU:   make(map[string]map[*follower]struct{}),
 		wide:    make(map[*follower]struct{}),
 	}
 	h.stop = l.Watch(h.note)
-	go h.run()
+	h.running.Go(h.run)
+	h.running.Go(h.keepTime)
 	return h
 }
 
@@ -59,7 +60,7 @@ func (h *hub) close() {
 		h.stop()
 		close(h.quit)
 	})
-	<-h.ended
+	h.running.Wait()
 	h.crew.close()
 }
 
@@ -79,26 +80,15 @@ func (h *hub) note(ch *protocol.Changes) {
 }
 
 func (h *hub) run() {
-	defer close(h.ended)
 	var ids []protocol.ItemID
 	var items []protocol.Item
 	var found []*follower
-	var listen []*stream
 	for {
 		select {
 		case <-h.quit:
 			return
 		case <-h.guests.tick:
 			h.guests.recheck()
-			continue
-		case now := <-h.crew.beats.C:
-			listen = h.crew.beat(now, listen[:0])
-			for _, s := range listen {
-				if hungUp(s.conn) {
-					s.end()
-				}
-			}
-			clear(listen)
 			continue
 		case now := <-h.crew.looks.C:
 			h.look(now)
@@ -113,6 +103,26 @@ func (h *hub) run() {
 			f.owner.wake()
 		}
 		clear(found)
+	}
+}
+
+// keepTime sees to heartbeats, and to readers that hang up. With many of them either takes
+// a while, in which changes have to be handed on.
+func (h *hub) keepTime() {
+	var listen []*stream
+	for {
+		select {
+		case <-h.quit:
+			return
+		case now := <-h.crew.beats.C:
+			listen = h.crew.beat(now, listen[:0])
+			for _, s := range listen {
+				if hangsUp(s.conn) {
+					h.crew.try(s)
+				}
+			}
+			clear(listen)
+		}
 	}
 }
 
@@ -137,12 +147,28 @@ func (h *hub) takePending(ids []protocol.ItemID) ([]protocol.ItemID, protocol.Ve
 
 // hand gives each id to the followers that picked its item. Only the item's name
 // counts here: its state is read when the follower's reader is ready for it. It appends
-// the followers that have ids now and had none. Nobody takes ids meanwhile, or what is
-// then sent would carry the cursor before.
+// the followers that have ids now and had none. While a part is handed out nobody takes
+// ids, or what is then sent would carry the cursor before, as it does where there are more
+// parts than one: that one is right, too, and a heartbeat later it is the newest.
 func (h *hub) hand(found []*follower, ids []protocol.ItemID, items []protocol.Item, upTo protocol.Vector) []*follower {
+	for {
+		n := min(len(ids), handMax)
+		found = h.handPart(found, ids[:n], items[:n], n == len(ids), upTo)
+		if ids, items = ids[n:], items[n:]; len(ids) == 0 {
+			return found
+		}
+	}
+}
+
+// handMax is how many ids are handed out at a time.
+const handMax = 64
+
+func (h *hub) handPart(found []*follower, ids []protocol.ItemID, items []protocol.Item, last bool, upTo protocol.Vector) []*follower {
 	h.members.Lock()
 	defer h.members.Unlock()
-	h.passed = upTo
+	if last {
+		h.passed = upTo
+	}
 	for i, id := range ids {
 		k := items[i].Key()
 		for _, set := range [...]map[*follower]struct{}{h.bySKU[k.SKU], h.wide} {
