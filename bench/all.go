@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -102,11 +103,27 @@ func (e entry) run(ctx context.Context, p *progress) *report {
 	return r
 }
 
-// settle takes a scenario that ended for lack of something as one that was not run.
+// settle takes a scenario that ended for lack of something, and for nothing else, as one
+// that was not run.
 func (r *report) settle(failed error) {
-	if lacks := (*missingError)(nil); errors.As(failed, &lacks) {
+	lacks := (*missingError)(nil)
+	if errors.As(failed, &lacks) && onlyMissing(failed) && len(r.Violations) == 0 {
 		r.NotRun, r.Error = inALine(lacks), ""
 	}
+}
+
+// onlyMissing reports whether nothing has joined what is missing, such as a node that
+// has crashed.
+func onlyMissing(err error) bool {
+	switch e := err.(type) {
+	case *missingError:
+		return true
+	case interface{ Unwrap() error }:
+		return onlyMissing(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(one error) bool { return !onlyMissing(one) })
+	}
+	return false
 }
 
 // inALine is an error that may be several.

@@ -121,6 +121,34 @@ func TestWhatIsMissingIsNoFailure(t *testing.T) {
 	}
 }
 
+// TestFailuresAreNotHiddenByWhatIsMissing: only what was missing, and nothing else, is
+// no failure.
+func TestFailuresAreNotHiddenByWhatIsMissing(t *testing.T) {
+	lacks := missing("/dev/fuse is missing")
+	crash := errors.New("eu-1 has crashed")
+	for name, c := range map[string]struct {
+		failed     error
+		violations []string
+		notRun     bool
+	}{
+		"joined with nothing":      {fmt.Errorf("round 1/1: %w", errors.Join(errors.Join(lacks, nil), nil)), nil, true},
+		"joined with a failure":    {fmt.Errorf("round 1/1: %w", errors.Join(lacks, crash)), nil, false},
+		"a failure all the way":    {errors.Join(fmt.Errorf("closing: %w", crash), fmt.Errorf("round 1/1: %w", lacks)), nil, false},
+		"after a violation":        {lacks, []string{"lost"}, false},
+		"a failure and no lack":    {crash, nil, false},
+		"nothing was wrong at all": {nil, nil, false},
+	} {
+		r := newReport(&options{})
+		r.Violations = c.violations
+		r.finish(c.failed)
+		r.settle(c.failed)
+		failed := c.failed != nil && !c.notRun
+		if (r.NotRun != "") != c.notRun || (r.Error != "") != failed || r.Failed() != failed {
+			t.Errorf("%s: not run %q, error %q, failed %v", name, r.NotRun, r.Error, r.Failed())
+		}
+	}
+}
+
 func TestInterruptedKeepsWhatIsThere(t *testing.T) {
 	p, _ := logFile(t)
 	ctx, cancel := context.WithCancel(t.Context())

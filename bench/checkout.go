@@ -28,6 +28,7 @@ type checkout struct {
 	since          tally // when measuring began
 	falselyRefused int64 // of these, for lack of stock that other regions may have
 	wronglyRefused int64 // of these, for lack of stock that was there
+	refusedPlenty  int64 // orders of which no SKU was scarce
 	oversold       int64 // units
 	faults         []string
 
@@ -248,6 +249,9 @@ func (b *buyer) refused(o *order, message []byte) bool {
 		return false
 	}
 	c.refused++
+	if b.plenty(o) {
+		c.refusedPlenty++
+	}
 	switch {
 	case lacksRights(refusal):
 		c.falselyRefused++
@@ -259,6 +263,16 @@ func (b *buyer) refused(o *order, message []byte) bool {
 		c.shelf.end(b.reserve.item(o.reserve, line))
 	}
 	return false
+}
+
+// plenty reports whether there was more of all that an order is of than all can take.
+func (b *buyer) plenty(o *order) bool {
+	for line := range o.before {
+		if b.checkout.shelf.stands[b.reserve.item(o.reserve, line)].opening < opening {
+			return false
+		}
+	}
+	return true
 }
 
 // lacked reports whether every line that a refusal names may have been short.

@@ -23,6 +23,7 @@ type crowd struct {
 	rate      float64 // commands per second; 0: none
 	step      func()  // before each turn
 	patient   bool    // nodes may fail: an error that asks to try again is no fault
+	alone     bool    // no other region may have the stock that one lacks, and nobody else takes any
 	phase     string  // what is going on, to be told with a fault
 
 	began   int64 // ns: when rate was set
@@ -32,6 +33,7 @@ type crowd struct {
 
 	acked, refused int64
 	falselyRefused int64 // those of refused for which other regions may have had stock
+	wronglyRefused int64 // those for which there was stock, if nobody else can have it
 	failed         int64 // commands that got an error they should not have
 	retried        int64 // errors that a patient crowd has put up with
 	resent         int64 // sends after a connection was lost

@@ -27,7 +27,7 @@ func (t *target) equip(o *options) error {
 	var flags []string
 	if o.scenario == scenarioAbuse {
 		// Or the keys of honest commands would be most of what an hour adds to its memory.
-		flags = append(flags, "--key-window", "20s", "--history", "1m")
+		flags = append(flags, "--key-window", abuseKeyWindow.String(), "--history", "1m")
 	}
 	if o.tls {
 		cert, key, err := t.certify()

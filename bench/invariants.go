@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/stockmesh/stockmesh/bench/verify"
@@ -18,19 +20,50 @@ const (
 	invariantsMax    = 2 * time.Minute
 )
 
+// abuseKeyWindow is for how long the nodes of abuse remember keys.
+const abuseKeyWindow = 20 * time.Second
+
+// promises are what the round's nodes are held against.
+func (r *round) promises() (c verify.Config, err error) {
+	c = verify.Config{Endpoints: r.target.up(), Sample: invariantsSample, Depth: invariantsDepth, Settle: settleStockMax}
+	if r.meshed() {
+		c.Settle = settleMeshMax
+	}
+	if len(r.target.nodes) == 0 {
+		c.Prefixes = []string{ownPrefix}
+		return c, nil
+	}
+	for i, e := range c.Endpoints {
+		if c.Endpoints[i], err = withToken(e, r.target.inspector); err != nil {
+			return c, err
+		}
+	}
+	c.Own = !slices.ContainsFunc(r.flags, shortens)
+	if r.scenario == scenarioAbuse {
+		c.Own, c.KeyWindow = false, abuseKeyWindow
+	}
+	return c, nil
+}
+
+// shortens reports whether a node that is started with a flag may forget what it should
+// remember in the time of a run.
+func shortens(flag string) bool {
+	return strings.HasPrefix(flag, "--history") || strings.HasPrefix(flag, "--key-window")
+}
+
 // invariants holds the round's nodes against what they promise, whatever the scenario has
 // done to them. What is wrong is a violation, and so is a node of our own that can't be
 // looked at: of others the token may not allow it.
 func (r *round) invariants(ctx context.Context) error {
-	c := verify.Config{Sample: invariantsSample, Depth: invariantsDepth, Settle: settleStockMax}
-	if r.meshed() {
-		c.Settle = settleMeshMax
+	c, err := r.promises()
+	if err != nil {
+		return err
 	}
-	if c.Endpoints = r.target.up(); len(c.Endpoints) == 0 {
+	if down := len(r.target.endpoints) - len(c.Endpoints); down > 0 {
+		r.violate("%d nodes of %d are down and could not be held against their promises", down, len(r.target.endpoints))
+	}
+	if len(c.Endpoints) == 0 {
 		return nil
-	}
-	if len(r.target.nodes) == 0 {
-		c.Prefixes = []string{ownPrefix}
 	}
 	r.phase("holding the nodes against their promises", time.Second)
 	bounded, cancel := context.WithTimeout(ctx, invariantsMax)
@@ -56,7 +89,7 @@ func (r *round) invariants(ctx context.Context) error {
 	return nil
 }
 
-// up is the endpoints of the nodes that run.
+// up lists the endpoints of the nodes that run.
 func (t *target) up() (endpoints []string) {
 	if len(t.nodes) == 0 {
 		return t.endpoints

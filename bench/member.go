@@ -36,6 +36,7 @@ type errand struct {
 	on     *conn  // where its answer is due; nil: to be sent
 	node   int    // that on leads to
 	failed bool   // a node has answered with an error that it should not
+	had    int64  // units that were there for it and all that took any when it was sent first
 	again  bool   // it was sent before
 }
 
@@ -43,6 +44,10 @@ type errand struct {
 type account struct {
 	sku                  string
 	opening, added, sold int64
+
+	asked   int64 // units that were to be taken, sold or reserved
+	taken   int64 // of these, those that were
+	refused int64 // of these, those that are known not to be
 }
 
 func (a *account) onHand() int64 { return a.opening + a.added - a.sold }
@@ -77,6 +82,7 @@ func (m *member) offer(due int64) {
 	i := m.free[len(m.free)-1]
 	m.free = m.free[:len(m.free)-1]
 	m.errands[i] = errand{number: m.next + uint64(i), due: due}
+	m.ask(&m.errands[i])
 	m.next += uint64(len(m.errands))
 	m.send(i)
 }
@@ -112,6 +118,9 @@ func (m *member) received(from *conn, message []byte) {
 	case result == acked:
 		m.crowd.journal.answered(m, e, journalAcked)
 		m.account.book(m.delta)
+		if m.takes() {
+			m.account.taken++
+		}
 		m.crowd.count(m, e)
 	}
 	m.finish(i)
@@ -123,8 +132,8 @@ func (m *member) declined(i int, message []byte) bool {
 	e := &m.errands[i]
 	refusal := readError(message)
 	m.crowd.journal.answered(m, e, string(refusal.Code))
-	if refusal.Code == protocol.CodeInsufficientStock {
-		m.crowd.refuse(m, refusal) // as it should be where there is no stock
+	if refusal.Code == protocol.CodeInsufficientStock && m.takes() {
+		m.refused(e, refusal, message)
 		return true
 	}
 	if m.crowd.patient && refusal.Retryable {

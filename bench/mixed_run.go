@@ -121,7 +121,7 @@ func (m *mixed) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.put(from, m.ackedAll()-acked)
+	m.putRates(from, m.ackedAll()-acked)
 	return nil
 }
 
@@ -138,16 +138,10 @@ func (m *mixed) restart() {
 // it may be what is slow.
 const coresMax = 0.9
 
-func (m *mixed) put(from processTimes, acked int64) {
+// putRates writes what was done in the phase that ends now.
+func (m *mixed) putRates(from processTimes, acked int64) {
 	took, n := time.Since(from.at).Seconds(), m.numbers
 	n["acked_per_second"] = float64(acked) / took
-	all := m.gen.newLatencies("commands")
-	for prefix, ages := range m.parts() {
-		all.h.Merge(ages.h)
-		ages.put(n, prefix)
-	}
-	all.put(n, "")
-	m.party.ages.put(n, "push_")
 	n["delivered_per_second"] = float64(m.party.delivered) / took
 	n["conflated_percent"] = 100 * float64(m.party.conflated) / float64(max(m.party.delivered+m.party.conflated, 1))
 	m.late.put(n, "generator_late_")
@@ -158,4 +152,16 @@ func (m *mixed) put(from processTimes, acked int64) {
 	if cores := n["generator_cores"]; cores > coresMax {
 		m.progress.note("%s: the generator has used %.2f cores of 1: it may be the limit", m.name, cores)
 	}
+}
+
+// putAges writes how long everything took, once all is settled: what had to wait until
+// after the phase has taken longest.
+func (m *mixed) putAges() {
+	all := m.gen.newLatencies("commands")
+	for prefix, ages := range m.parts() {
+		all.h.Merge(ages.h)
+		ages.put(m.numbers, prefix)
+	}
+	all.put(m.numbers, "")
+	m.party.ages.put(m.numbers, "push_")
 }

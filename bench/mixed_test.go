@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 )
 
 func newTestMixed(t *testing.T, skus string) *mixed {
@@ -119,6 +120,26 @@ func TestStockTakes(t *testing.T) {
 				t.Errorf("SKU %d of %s shows %d changes of %d", i, skus, shows, len(m.stock.due[i]))
 			}
 		}
+	}
+}
+
+// TestLateAnswersHaveAges: what is answered after the phase took longest, and no rate
+// counts it.
+func TestLateAnswersHaveAges(t *testing.T) {
+	m := newTestMixed(t, "100")
+	k := newKeeper(m)
+	k.conn = &conn{}
+	k.takeStock(0)
+	m.party.delivered = 10
+	m.putRates(processTimes{at: time.Now().Add(-time.Second)}, m.ackedAll())
+	m.gen.now = 5e9
+	m.party.delivered += 1e9
+	m.party.ages.add(6e9, 1)
+	k.received(k.conn, fmt.Appendf(nil, `{"id":%d,"ok":{}}`, k.next-1))
+	m.putAges()
+	n := m.numbers
+	if n["acked_per_second"] != 0 || n["delivered_per_second"] > 10 || n["p99_ms"] < 4990 || n["count_p99_ms"] < 4990 || n["push_p99_ms"] < 5990 {
+		t.Errorf("%v", n)
 	}
 }
 

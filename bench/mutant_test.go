@@ -104,6 +104,21 @@ func (yielding) told(_ *mutantConn, message []byte) [][]byte {
 	return [][]byte{message}
 }
 
+// refusing says that there is no stock for what is asked by a command of one kind.
+type refusing struct {
+	honest
+	op string
+}
+
+func (r refusing) asked(message []byte) (on, back []byte) {
+	// The opening stock is not entered in vain.
+	if !bytes.Contains(message, []byte(`"op":"`+r.op+`"`)) || bytes.Contains(message, []byte("delivery-")) {
+		return message, nil
+	}
+	id, _ := scanReply(message)
+	return nil, fmt.Appendf(nil, `{"id":%d,"error":{"code":"insufficient_stock","details":{"lines":[{"sku":"x","requested":1,"available":0,"elsewhere":3}]}}}`, id)
+}
+
 var (
 	stockOp    = []byte(`"op":"stock"`)
 	isSnapshot = []byte(`"snapshot":true`)
@@ -294,13 +309,18 @@ func mutantRound(t *testing.T, n *node, breaks rule, args string) *round {
 }
 
 // soakAt has a crowd trade with a mutant, without any fault but its own.
-func soakAt(ctx context.Context, r *round) error {
+func soakAt(ctx context.Context, r *round) error { return soakFor(ctx, r, shownWithin) }
+
+// soakInVain is soakAt for what never comes.
+func soakInVain(ctx context.Context, r *round) error { return soakFor(ctx, r, 500*time.Millisecond) }
+
+func soakFor(ctx context.Context, r *round, patience time.Duration) error {
 	gen, err := r.newGenerator()
 	if err != nil {
 		return err
 	}
 	s := r.newSoak(gen)
-	s.gallery.patience = 500 * time.Millisecond // of what never comes
+	s.gallery.patience = patience
 	return errors.Join(s.trade(ctx), s.close())
 }
 
@@ -333,11 +353,15 @@ func TestMutantsAreCaught(t *testing.T) {
 		{"soak, a command takes effect twice", &eager{}, soakAt, soakArgs, "acknowledged units in and"},
 		{"soak, what was refused is acknowledged", yielding{}, soakAt, soakArgs, "units were sold that were never there"},
 		{"soak, a push goes back", repeating{}, soakAt, soakArgs, "it goes back"},
-		{"soak, a push is lost for good", silent{}, soakAt, soakArgs, "has not ended with the final state"},
+		{"soak, a push is lost for good", silent{}, soakInVain, soakArgs, "has not ended with the final state"},
+		{"soak, all reserves are refused", refusing{op: "reserve"}, soakAt, soakArgs, "and not one succeeded"},
+		{"soak, what comes in is refused", refusing{op: "adjust"}, soakAt, soakArgs, "were answered with an error"},
 		{"failover, honest", honest{}, undisturbed, trialArgs, ""},
 		{"failover, a sell is acknowledged and lost", &forgetful{}, undisturbed, trialArgs, "acknowledged units in and"},
 		{"failover, a command takes effect twice", &eager{}, undisturbed, trialArgs, "acknowledged units in and"},
 		{"failover, what was refused is acknowledged", yielding{}, undisturbed, trialArgs, "units were sold that were never there"},
+		{"failover, all sells are refused", refusing{op: "sell"}, undisturbed, trialArgs, "were refused although there was stock"},
+		{"failover, what comes in is refused", refusing{op: "adjust"}, undisturbed, trialArgs, "were answered with an error"},
 		{"hot-sku, a sell is acknowledged and lost", &forgetful{}, hotSKU, hotArgs, "on_hand is"},
 		{"hot-sku, a command takes effect twice", &eager{}, hotSKU, hotArgs, "on_hand is"},
 		{"fanout, a push goes back", repeating{}, fanout, fanoutArgs, "was pushed with on_hand"},

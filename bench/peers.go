@@ -76,11 +76,15 @@ func (o *options) peerConfig() (peer.Config, error) {
 	return c, err
 }
 
-// beside has the peers that are asked for do what the nodes have just done.
+// beside has the peers that are asked for do what the nodes have just done. Nodes of our
+// own end first: they were alone on the machine too.
 func (r *round) beside(ctx context.Context) error {
 	b, ok := besides(r.scenario)
 	if !ok || len(r.chosenPeers()) == 0 {
 		return nil
+	}
+	if err := r.target.close(); err != nil {
+		return err
 	}
 	return b.run(r, ctx)
 }
@@ -96,8 +100,7 @@ func (r *round) peerFound(k peer.Kind, c peer.Config) bool {
 
 // skip notes a peer that can't be measured here.
 func (r *round) skip(name string, why error) {
-	reason, _, _ := strings.Cut(why.Error(), "\n")
-	r.skipped[name] = reason
+	r.skipped[name] = firstLine(why.Error())
 	r.progress.note("%s: peer %s is left out: %v", r.name, name, why)
 }
 
@@ -130,6 +133,9 @@ func (r *round) besidePeer(ctx context.Context, k peer.Kind, c peer.Config, w pe
 		return err
 	}
 	maps.Copy(r.peer(k.Name), result.Figures)
+	if result.Edge {
+		r.leaveOut(k.Name, fmt.Sprintf("more than %.0f connections, the most that were tried and its best: its figures are a lower bound", result.Figures["connections"]))
+	}
 	for _, fault := range result.Faults {
 		r.violate("peer %s: %s", k.Name, fault)
 	}

@@ -77,6 +77,36 @@ func TestSkippedPeers(t *testing.T) {
 	}
 }
 
+// TestNodesHaveEndedBesidePeers: whoever is compared with them has the machine as they
+// had it.
+func TestNodesHaveEndedBesidePeers(t *testing.T) {
+	p, _ := logFile(t)
+	o, err := parseOptions(strings.Fields("fanout --peers ws --peer-modules /nonexistent"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{name: "n", args: []string{childNull}}
+	if err := n.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	one := n.process
+	r := newRound(o, 1, &target{nodes: []*node{n}, each: 1}, p)
+	if err := r.beside(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-one.ended:
+	default:
+		t.Error("the node runs on")
+	}
+	if n.running.Load() != 0 || r.skipped[peer.WebSocket] == "" {
+		t.Errorf("process %d, skipped %v", n.running.Load(), r.skipped)
+	}
+	if err := r.target.close(); err != nil {
+		t.Errorf("ended twice: %v", err)
+	}
+}
+
 // peerIsThere skips the test where a peer is not installed.
 func peerIsThere(t *testing.T, name string, c peer.Config) {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,7 +30,12 @@ const armedFor = 20 * time.Millisecond // that long a sync is waited for
 
 const leaveWithin = 10 * time.Second // a node that ends with its parent is given to leave its files
 
-const lieFor = time.Second // that long a lying disk keeps to itself what it was told to sync
+// How long a lying disk keeps to itself what it was told to sync: until it has a moment,
+// and never less than leaves a power cut something to take.
+const (
+	lieFor     = time.Second
+	lieAtLeast = 250 * time.Millisecond
+)
 
 // runDisk is the disk of a node: after the directory of all nodes of the round come
 // where it is mounted and its flags. It ends with the parent, or when it is told to;
@@ -87,7 +93,12 @@ func serveDisk(ctx context.Context, dir string, config powerfs.Config) (err erro
 	if err != nil {
 		return err
 	}
-	switches := &http.Server{Handler: diskSwitches(disk), ReadHeaderTimeout: dialTimeout}
+	liar := &liar{disk: disk, kept: time.Now()}
+	handler := diskSwitches(disk)
+	if config.Lies {
+		handler = liar.goOnLying(handler)
+	}
+	switches := &http.Server{Handler: handler, ReadHeaderTimeout: dialTimeout}
 	ended := make(chan error, 1)
 	go func() { ended <- switches.Serve(l) }()
 	defer func() {
@@ -101,12 +112,39 @@ func serveDisk(ctx context.Context, dir string, config powerfs.Config) (err erro
 		select {
 		case <-time.After(lieFor):
 			if config.Lies {
-				disk.Checkpoint()
+				liar.keep()
 			}
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// liar is a disk that lies, and now and then does what it was told.
+type liar struct {
+	disk *powerfs.Disk
+	mu   sync.Mutex
+	kept time.Time // when everything was made durable last
+}
+
+func (l *liar) keep() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.disk.Checkpoint()
+	l.kept = time.Now()
+}
+
+// goOnLying has the power go only when the disk has lied for a while, and nothing be kept
+// in that moment: a cut that takes nothing would show nothing.
+func (l *liar) goOnLying(switches http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == diskFreeze || req.URL.Path == diskArm {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			_ = pause(req.Context(), time.Until(l.kept.Add(lieAtLeast))) // who has asked may be gone
+		}
+		switches.ServeHTTP(w, req)
+	})
 }
 
 func diskSwitches(disk *powerfs.Disk) http.Handler {

@@ -106,7 +106,7 @@ func (t *target) settleDown() error {
 }
 
 // close ends the nodes, then their disks.
-func (p *powerTrial) close(ctx context.Context, err error) error {
+func (p *powerTrial) close(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	var wg sync.WaitGroup
 	errs := make([]error, len(p.target.nodes))
@@ -122,7 +122,7 @@ func (p *powerTrial) close(ctx context.Context, err error) error {
 	for _, d := range p.disks {
 		errs = append(errs, d.close())
 	}
-	return errors.Join(append([]error{err}, errs...)...)
+	return errors.Join(errs...)
 }
 
 // cut cuts the power of all nodes at the same moment, and brings back that of the
@@ -143,11 +143,18 @@ func (p *powerTrial) cut(ctx context.Context) (loss powerfs.Loss, err error) {
 		return loss, err
 	}
 	for _, n := range p.target.nodes {
-		<-n.ended
-		_ = n.stdin.Close() // nobody reads it
-		n.process = nil
+		if err := n.end((*process).bury); err != nil {
+			return loss, err
+		}
 	}
 	return sum(losses), p.turnAll(ctx, diskOn, nil)
+}
+
+// bury waits until a child that was killed is gone.
+func (p *process) bury() error {
+	<-p.ended
+	_ = p.stdin.Close() // nobody reads it
+	return nil
 }
 
 // moment draws when the power goes: more often than not when most is at stake.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stockmesh/stockmesh/bench/powerfs"
 )
@@ -41,8 +43,31 @@ func TestPowerOfDisksThatLie(t *testing.T) {
 	if err == nil || result == nil {
 		t.Fatalf("%v, %v", result, err)
 	}
-	if lost := result["metrics"].(map[string]any)["lost_commands"].(float64); lost == 0 {
-		t.Errorf("lost nothing, but failed: %v", err)
+	metrics, _ := result["metrics"].(map[string]any)
+	if lost, known := metrics["lost_commands"].(float64); !known || lost == 0 {
+		t.Errorf("lost nothing, but failed: %v; %v", err, metrics)
+	}
+}
+
+// TestALyingDiskHasSomethingToLose cuts the power just after everything was made durable.
+func TestALyingDiskHasSomethingToLose(t *testing.T) {
+	l := &liar{disk: powerfs.New(powerfs.Config{Lies: true})}
+	server := httptest.NewServer(l.goOnLying(diskSwitches(l.disk)))
+	defer server.Close()
+	d := &disk{process: &process{addresses: addresses{Admin: server.Listener.Addr().String()}}}
+	for _, which := range []string{diskFreeze, diskArm} {
+		l.keep()
+		if err := d.turn(t.Context(), which, nil); err != nil {
+			t.Fatal(err)
+		}
+		if lied := time.Since(l.kept); lied < lieAtLeast || !l.disk.Frozen() {
+			t.Errorf("%s: frozen %v after %v", which, l.disk.Frozen(), lied)
+		}
+		for _, which := range []string{diskLose, diskOn} {
+			if err := d.turn(t.Context(), which, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 
@@ -175,6 +200,39 @@ func TestEndOfAnOutage(t *testing.T) {
 	p.acked(&member{}, 100)
 	if at, err := p.await(t.Context(), o); err != nil || at != 1000 || p.outage != nil {
 		t.Errorf("%d, %v", at, err)
+	}
+}
+
+// TestNobodyLooksAtAProcessThatIsGone: its number may be somebody else's soon.
+func TestNobodyLooksAtAProcessThatIsGone(t *testing.T) {
+	n := &node{name: "n", args: []string{childNull}}
+	if err := n.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer n.stop()
+	r := newRound(&options{}, 1, &target{nodes: []*node{n}, each: 1}, nil)
+	p := &powerTrial{trial: &trial{round: r}, random: rand.New(rand.NewPCG(1, 1))}
+	if _, err := p.cut(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n.process != nil || n.running.Load() != 0 || r.live() != "" {
+		t.Errorf("process %d runs on: %q", n.running.Load(), r.live())
+	}
+}
+
+// TestFewCutsThatDropNothing prove nothing, which is no fault of the nodes.
+func TestFewCutsThatDropNothing(t *testing.T) {
+	log, said := logFile(t)
+	p := &powerTrial{trial: &trial{round: newRound(&options{}, 1, &target{}, log)}, lost: make([]powerfs.Loss, provingCuts-1)}
+	p.put()
+	const want = "proves nothing: nothing was dropped by 9 power cuts"
+	if len(p.violations) != 0 || !strings.Contains(p.skipped["proof"], want) || !strings.Contains(said(), want) {
+		t.Errorf("violations %v, left out %v, said %s", p.violations, p.skipped, said())
+	}
+	p.lost[0].Bytes = 1
+	clear(p.skipped)
+	if p.put(); len(p.skipped) > 0 {
+		t.Errorf("left out %v", p.skipped)
 	}
 }
 

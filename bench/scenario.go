@@ -104,7 +104,7 @@ type round struct {
 	numbers    numbers
 	peers      map[string]numbers
 	durability map[string]string // what a peer's answer promises, in a sentence
-	skipped    map[string]string // peers that were asked for and are not among peers: why
+	skipped    map[string]string // peers and parts that were left out: why
 	marks      map[string]mark
 	violations []string
 
@@ -129,6 +129,12 @@ func (r *round) phase(what string, length time.Duration) {
 	what = r.stage + what
 	r.chronicle.phase(what)
 	r.progress.phase(r.name+": "+what, length)
+}
+
+// leaveOut notes in the report what there was no part of, or too little.
+func (r *round) leaveOut(part, why string) {
+	r.skipped[part] = why
+	r.progress.note("%s: %s: %s", r.name, part, why)
 }
 
 func (r *round) peer(name string) numbers {

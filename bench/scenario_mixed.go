@@ -50,6 +50,7 @@ func mixedShop(ctx context.Context, r *round) (err error) {
 	if err := m.settle(ctx); err != nil {
 		return err
 	}
+	m.putAges()
 	if err := r.putCeiling(ctx, "acked_per_second", driveMixed); err != nil {
 		return err
 	}

@@ -118,4 +118,8 @@ func (r *round) judgeOrders(c *checkout) {
 	if c.wronglyRefused > 0 {
 		r.violate("%d orders were refused although there was stock", c.wronglyRefused)
 	}
+	// Rights may be late, but not for every order: one region has all of the stock.
+	if c.acked == 0 && c.refusedPlenty >= refusalsTell {
+		r.violate("not one order came through: %d were refused of what there was plenty of", c.refusedPlenty)
+	}
 }

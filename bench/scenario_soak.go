@@ -266,6 +266,7 @@ func (s *soakTrial) settle(ctx context.Context) error {
 		return err
 	}
 	s.putFaults()
+	s.checkRefusals("in all", make([]account, len(s.crowd.accounts)))
 	if s.plainRefusals > 0 {
 		s.violate("%d sells of what the region had plenty of were refused", s.plainRefusals)
 	}

@@ -35,7 +35,7 @@ func (s *soakTrial) lacksDisk() string {
 	if err := syscall.Sysinfo(&info); err != nil {
 		return err.Error()
 	}
-	need := s.diskSize() * uint64(len(s.target.nodes))
+	need := s.diskSize() * uint64(s.regions*s.each)
 	if have := uint64(info.Totalram) * uint64(info.Unit) / diskShare; need > have {
 		return fmt.Sprintf("disks with room for so long a run take %d MiB of memory, and may take %d", need>>20, have>>20)
 	}

@@ -22,6 +22,9 @@ func (o *options) cluster() fault.Cluster { return fault.Cluster{Regions: o.regi
 
 // layOut decides on everything before the nodes are started.
 func (s *soakTrial) layOut() error {
+	if err := s.drawUp(); err != nil { // before there is anything to be kept
+		return err
+	}
 	dir, err := os.MkdirTemp(s.dir, "stockmesh-bench-")
 	if err != nil {
 		return err
@@ -37,7 +40,7 @@ func (s *soakTrial) layOut() error {
 	if err := errors.Join(t.equip(s.options), t.settleDown()); err != nil {
 		return err
 	}
-	if err := errors.Join(s.drawUp(), s.writePlan(), s.layDisks()); err != nil {
+	if err := errors.Join(s.writePlan(), s.layDisks()); err != nil {
 		return err
 	}
 	var names []string
@@ -65,7 +68,8 @@ func (s *soakTrial) startAll(ctx context.Context) error {
 }
 
 // drawUp makes the plan, or reads the one that is asked for. Faults that can't be had
-// here are left out, and it is said why.
+// here are left out, and it is said why. Where none is left, there is nothing to be
+// shown.
 func (s *soakTrial) drawUp() error {
 	kinds, err := fault.ParseKinds(s.faults)
 	if err != nil {
@@ -76,26 +80,63 @@ func (s *soakTrial) drawUp() error {
 			return fmt.Errorf("--previous: %w", err)
 		}
 	}
-	lacking := make(map[fault.Kind]bool)
+	lacking := make(map[fault.Kind]string)
 	for _, k := range kinds {
 		if why := s.lacks(k); why != "" {
-			lacking[k] = true
+			lacking[k] = why
 			s.progress.note("  %s: skipped, %s", k, why)
 		}
 	}
 	if s.planFile == "" {
-		kinds = slices.DeleteFunc(kinds, func(k fault.Kind) bool { return lacking[k] })
-		s.plan = fault.Plan(s.seed, s.duration, s.cluster(), kinds)
-		return nil
+		return s.drawLots(kinds, lacking)
 	}
-	if s.plan, err = readPlan(s.planFile, s.cluster()); err != nil {
+	events, err := readPlan(s.planFile, s.cluster())
+	if err != nil {
 		return err
 	}
-	s.plan = slices.DeleteFunc(s.plan, func(e fault.Event) bool { return lacking[e.Kind] || !slices.Contains(kinds, e.Kind) })
+	events = slices.DeleteFunc(events, func(e fault.Event) bool { return !slices.Contains(kinds, e.Kind) })
+	if len(events) == 0 {
+		return fmt.Errorf("%s: there are no faults of the kinds that are asked for", s.planFile)
+	}
+	planned := kindsOf(events)
+	s.plan = slices.DeleteFunc(events, func(e fault.Event) bool { return lacking[e.Kind] != "" })
 	for _, e := range s.plan {
 		s.duration = max(s.duration, e.End())
 	}
+	if len(s.plan) == 0 {
+		return nothingLeft(planned, lacking)
+	}
 	return nil
+}
+
+// drawLots has the seed say what goes wrong.
+func (s *soakTrial) drawLots(kinds []fault.Kind, lacking map[fault.Kind]string) error {
+	left := slices.DeleteFunc(slices.Clone(kinds), func(k fault.Kind) bool { return lacking[k] != "" })
+	if len(left) == 0 {
+		return nothingLeft(kinds, lacking)
+	}
+	if s.plan = fault.Plan(s.seed, s.duration, s.cluster(), left); len(s.plan) == 0 {
+		return fmt.Errorf("seed %d draws no fault in %v: --duration has to be longer", s.seed, s.duration)
+	}
+	return nil
+}
+
+// nothingLeft says of each kind why it is not to be had.
+func nothingLeft(kinds []fault.Kind, lacking map[fault.Kind]string) error {
+	var all []string
+	for _, k := range kinds {
+		all = append(all, fmt.Sprintf("%s: %s", k, lacking[k]))
+	}
+	return missing("soak is left without any fault: %s", strings.Join(all, "; "))
+}
+
+func kindsOf(events []fault.Event) (kinds []fault.Kind) {
+	for _, e := range events {
+		if !slices.Contains(kinds, e.Kind) {
+			kinds = append(kinds, e.Kind)
+		}
+	}
+	return kinds
 }
 
 func readPlan(name string, c fault.Cluster) ([]fault.Event, error) {

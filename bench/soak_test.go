@@ -134,6 +134,32 @@ func TestPlansThatDoNotFit(t *testing.T) {
 	}
 }
 
+// TestASoakWithoutAnyFaultIsNone: it would find nothing wrong.
+func TestASoakWithoutAnyFaultIsNone(t *testing.T) {
+	plan := filepath.Join(t.TempDir(), "plan")
+	if err := os.WriteFile(plan, []byte("1s for 1s upgrade 0.1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for args, c := range map[string]struct {
+		lacks bool
+		want  string
+	}{
+		"--spawn 3 --faults cut,upgrade":           {true, "cut: there are no links between regions; upgrade: no other version"},
+		"--spawn 3 --plan " + plan:                 {true, "upgrade: no other version"},
+		"--spawn 3 --faults kill --plan " + plan:   {false, "no faults of the kinds"},
+		"--spawn 3 --faults kill --duration 100ms": {false, "--duration has to be longer"},
+	} {
+		s := testSoak(t, args)
+		err := s.layOut()
+		if err == nil || onlyMissing(err) != c.lacks || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", args, err)
+		}
+		if s.target.dir != "" {
+			t.Errorf("%s: %s stays", args, s.target.dir)
+		}
+	}
+}
+
 func TestWhatASoakKeeps(t *testing.T) {
 	s := testSoak(t, "--spawn 3 --seed 9")
 	if err := s.layOut(); err != nil {

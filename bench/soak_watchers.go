@@ -71,12 +71,12 @@ func (g *gallery) open(ctx context.Context, t *target, skus []string) error {
 	if err != nil {
 		return err
 	}
-	return g.until(ctx, func(o *onlooker) bool { return o.ready }, "have been shown nothing")
+	return g.until(ctx, shownWithin, func(o *onlooker) bool { return o.ready }, "have been shown nothing")
 }
 
 // until turns until all onlookers are so, or patience has ended.
-func (g *gallery) until(ctx context.Context, is func(*onlooker) bool, else1 string) error {
-	for late := time.Now().Add(g.patience); ; {
+func (g *gallery) until(ctx context.Context, patience time.Duration, is func(*onlooker) bool, else1 string) error {
+	for late := time.Now().Add(patience); ; {
 		left := 0
 		for _, o := range g.onlookers {
 			if !is(o) {
@@ -210,7 +210,7 @@ func sameStock(a, b protocol.Item) bool {
 // judge waits until each onlooker was shown how the items have ended, and notes what
 // was wrong before.
 func (g *gallery) judge(ctx context.Context, r *round, final []protocol.Item) error {
-	err := g.until(ctx, func(o *onlooker) bool { return o.lacks(final) == "" }, "have not been shown the final state")
+	err := g.until(ctx, g.patience, func(o *onlooker) bool { return o.lacks(final) == "" }, "have not been shown the final state")
 	if err != nil && !errors.Is(err, errLate) {
 		return err
 	}

@@ -20,9 +20,10 @@ type target struct {
 	dir       string  // theirs
 	wires     *wires  // that the regions' links lead through; nil: none
 
-	token   string      // that clients send; "": none
-	secure  *tls.Config // for dialling the nodes themselves; nil: they are plain
-	tunnels []*tunnel   // that endpoints lead to where the nodes are not plain
+	token     string      // that clients send; "": none
+	inspector string      // the token that may look at everything, where clients send one
+	secure    *tls.Config // for dialling the nodes themselves; nil: they are plain
+	tunnels   []*tunnel   // that endpoints lead to where the nodes are not plain
 }
 
 // openTarget starts the nodes of a round and waits until each is ready and hears all

@@ -33,17 +33,20 @@ var restricted = []protocol.Grant{
 // spawnedRegion is the region of a node that is spawned alone.
 const spawnedRegion = "local"
 
-// issue makes a key, writes its public half where a node can read it, and signs a token
+// inspecting are grants to look at everything.
+var inspecting = []protocol.Grant{{Do: []protocol.Right{protocol.RightWatch, protocol.RightHistory, protocol.RightAdmin}}}
+
+// issue makes a key, writes its public half where a node can read it, and signs tokens
 // with it.
 func (t *target) issue() (jwksFile string, err error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return "", err
 	}
-	claims := jwt.MapClaims{"sub": "bench", "exp": time.Now().Add(tokenLife).Unix(), "grants": restricted}
-	made := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims)
-	made.Header["kid"] = tokenKeyID
-	if t.token, err = made.SignedString(private); err != nil {
+	if t.token, err = signed(private, restricted); err != nil {
+		return "", err
+	}
+	if t.inspector, err = signed(private, inspecting); err != nil {
 		return "", err
 	}
 	jwks, err := json.Marshal(map[string]any{"keys": []map[string]string{{
@@ -55,6 +58,14 @@ func (t *target) issue() (jwksFile string, err error) {
 	}
 	jwksFile = filepath.Join(t.dir, "jwks.json")
 	return jwksFile, os.WriteFile(jwksFile, jwks, 0o644)
+}
+
+// signed is a token with these grants.
+func signed(key ed25519.PrivateKey, grants []protocol.Grant) (string, error) {
+	claims := jwt.MapClaims{"sub": "bench", "exp": time.Now().Add(tokenLife).Unix(), "grants": grants}
+	made := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims)
+	made.Header["kid"] = tokenKeyID
+	return made.SignedString(key)
 }
 
 // withToken writes a token into an endpoint, in the place of a password. It is sent in

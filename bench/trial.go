@@ -29,6 +29,7 @@ func (r *round) withstand(ctx context.Context, disturb func(context.Context, *tr
 		return err
 	}
 	t := r.newTrial(gen)
+	t.crowd.alone = !r.meshed()
 	defer func() {
 		t.crowd.close()
 		err = errors.Join(err, gen.close())
@@ -112,8 +113,10 @@ func (t *trial) load(ctx context.Context, disturb func(context.Context, *trial) 
 func (t *trial) steady(ctx context.Context, name string) error {
 	t.announce(fmt.Sprintf("%s commands/s over %d connections, %s", readable(float64(t.rate)), t.connections, name), t.duration)
 	acked, from := t.crowd.acked, time.Now()
+	stood := t.crowd.standings()
 	err := t.crowd.during(ctx, func(ctx context.Context) error { return pause(ctx, t.duration) })
 	t.numbers[name+"_acked_per_second"] = float64(t.crowd.acked-acked) / time.Since(from).Seconds()
+	t.checkRefusals(name, stood)
 	return err
 }
 
@@ -152,6 +155,9 @@ func (t *trial) settle(ctx context.Context) error {
 		if m.conn == nil {
 			t.violate("%v has found no node to go to", m)
 		}
+	}
+	if c.wronglyRefused > 0 {
+		t.violate("%d commands were refused although there was stock", c.wronglyRefused)
 	}
 	if c.failed > 0 {
 		t.violate("%d commands were answered with an error", c.failed)

@@ -93,7 +93,7 @@ func testRuns(t *testing.T, runs []spawnedRun) {
 				t.Fatalf("spawn %v, %v", spawn, err)
 			}
 			metrics := result["metrics"].(map[string]any)
-			for name := range strings.FieldsSeq(c.metrics) {
+			for name := range strings.FieldsSeq(c.metrics + " verified_items") {
 				if v, ok := metrics[name].(float64); !ok || v <= 0 {
 					t.Errorf("%s is %v", name, metrics[name])
 				}

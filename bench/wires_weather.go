@@ -3,7 +3,6 @@ package main
 import (
 	"io"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"time"
 )
@@ -71,7 +70,7 @@ func (w *wires) pass(j *joint, side int) {
 	var arrivals sync.WaitGroup
 	arrivals.Go(func() {
 		defer j.close() // nobody would take what is sent from here on
-		w.deliver(j, j.conns[1-side], road)
+		w.deliver(j, side, road)
 	})
 	w.collect(j, side, j.conns[side], road)
 	close(road)
@@ -96,14 +95,18 @@ func (w *wires) collect(j *joint, side int, from io.Reader, road chan<- parcel) 
 	}
 }
 
-// deliver writes what comes down the road, each parcel when its time has come.
-func (w *wires) deliver(j *joint, to net.Conn, road <-chan parcel) {
+// deliver writes what comes down the road from a side, each parcel when its time has
+// come. What is on its way when the road is cut does not arrive.
+func (w *wires) deliver(j *joint, side int, road <-chan parcel) {
 	for p := range road {
 		c := w.between(j)
 		if c != (conditions{}) && !j.await(p.at.Add(c.delay+c.lost()), c.carrying(len(p.bytes))) {
 			return
 		}
-		if _, err := to.Write(p.bytes); err != nil {
+		if w.swallows(j, side) {
+			continue
+		}
+		if _, err := j.conns[1-side].Write(p.bytes); err != nil {
 			return
 		}
 	}

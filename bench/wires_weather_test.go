@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"testing"
 	"time"
@@ -107,6 +108,38 @@ func TestAWireThatPassesOneWay(t *testing.T) {
 		if err := openLines(t, addr).echo(aLongWhile); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
+	}
+}
+
+// TestWhatIsOnTheRoadIsCutOffToo has parcels under way when the road is cut.
+func TestWhatIsOnTheRoadIsCutOffToo(t *testing.T) {
+	for _, c := range []struct {
+		from, to int
+		want     string
+	}{{0, 1, ""}, {1, 0, "parcel"}} {
+		w := newWires()
+		near, target := net.Pipe()
+		back, source := net.Pipe()
+		j := &joint{from: 0, to: 1, conns: [2]net.Conn{dialler: back, listener: near}, ended: make(chan struct{})}
+		if !w.add(j) {
+			t.Fatal("closed")
+		}
+		arrived := make(chan string, 1)
+		go func() {
+			b, _ := io.ReadAll(target) // ends with the joint
+			arrived <- string(b)
+		}()
+		road := make(chan parcel, 1)
+		road <- parcel{[]byte("parcel"), time.Now()}
+		close(road)
+		w.hush(c.from, c.to)
+		w.deliver(j, dialler, road)
+		w.close()
+		if got := <-arrived; got != c.want {
+			t.Errorf("mute from %d to %d: %q arrives, want %q", c.from, c.to, got, c.want)
+		}
+		source.Close()
+		target.Close()
 	}
 }
 

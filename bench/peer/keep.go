@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,7 +25,8 @@ type started struct {
 
 // Keep runs a server that knows nothing of us until our standard input ends, which it
 // does with our parent: then it ends the server and removes its directory, so that
-// nothing is left behind even when that was killed. The arguments are the directory,
+// nothing is left behind even when that was killed. Where we are killed ourselves, the
+// system or our parent ends the server. The arguments are the directory,
 // "UID:GID" to run the server as or "", and its command.
 func Keep(args []string) error {
 	if len(args) < 3 {
@@ -39,6 +41,9 @@ func Keep(args []string) error {
 	if err := apart(cmd, as); err != nil {
 		return err
 	}
+	endWithUs(cmd)
+	// The system looks at the thread that has started it: that must stay as long as we do.
+	runtime.LockOSThread()
 	if err := cmd.Start(); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package peer
 
 import (
+	"errors"
 	"os/exec"
 	"syscall"
 )
@@ -17,4 +18,12 @@ func apart(cmd *exec.Cmd, as string) error {
 	uid, gid, err := identity(as)
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: gid}
 	return err
+}
+
+// killServer kills a server and what it has started, also one that is gone.
+func killServer(pid int) error {
+	if err := syscall.Kill(-pid, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
 }

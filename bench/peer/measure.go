@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -18,12 +16,15 @@ type Result struct {
 	// several. For orders: orders_per_second, the ages of whole orders, and with reserve_
 	// before them those of the reservations.
 	Figures map[string]float64
+	// Edge says that it did best with the most connections that were tried, so that with
+	// more it might do better.
+	Edge bool
 	// Faults are the ways in which its stock is not what it has answered.
 	Faults []string
 }
 
-// Measure starts a peer, has it work for length with the number of connections that a
-// short trial of several shows to be best, and holds its stock against its answers. tell
+// Measure starts a peer, has it work for length with the number of connections that
+// short trials show to be best, and holds its stock against its answers. tell
 // hears what is done next and how long that takes.
 func (k Kind) Measure(ctx context.Context, c Config, w Work, length time.Duration, tell func(what string, length time.Duration)) (result *Result, err error) {
 	s, err := k.start(ctx, c)
@@ -35,8 +36,8 @@ func (k Kind) Measure(ctx context.Context, c Config, w Work, length time.Duratio
 		return nil, fmt.Errorf("opening stock: %w", err)
 	}
 	t := &trial{kind: k, store: s, work: w, total: newTally(w), length: length, tell: tell}
-	result = &Result{}
-	if result.Figures, err = t.forms(ctx); err != nil {
+	result = &Result{Figures: make(map[string]float64)}
+	if err := t.forms(ctx, result); err != nil {
 		return nil, err
 	}
 	result.Faults, err = t.check(ctx)
@@ -58,35 +59,42 @@ type trial struct {
 	tell   func(string, time.Duration)
 }
 
-func (t *trial) forms(ctx context.Context) (map[string]float64, error) {
-	forms := t.store.Forms()
-	figures, best := make(map[string]float64), -1.0
-	for _, form := range forms {
-		done, count, err := t.form(ctx, form)
-		if err != nil {
-			return nil, err
-		}
-		if len(forms) > 1 {
-			t.put(figures, form+"_", done, count)
-		}
-		if done.rate() > best {
-			best = done.rate()
-			t.put(figures, "", done, count)
-		}
-	}
-	return figures, nil
+// reached is what a form got done, and with how many connections.
+type reached struct {
+	done  *tally
+	count int
+	edge  bool // more were not tried, and fewer were worse
 }
 
-func (t *trial) put(figures map[string]float64, prefix string, done *tally, count int) {
+// forms measures all of them.
+func (t *trial) forms(ctx context.Context, to *Result) error {
+	forms, most := t.store.Forms(), -1.0
+	for _, form := range forms {
+		r, err := t.form(ctx, form)
+		if err != nil {
+			return err
+		}
+		if len(forms) > 1 {
+			t.put(to.Figures, form+"_", r)
+		}
+		if r.done.rate() > most {
+			most, to.Edge = r.done.rate(), r.edge
+			t.put(to.Figures, "", r)
+		}
+	}
+	return nil
+}
+
+func (t *trial) put(figures map[string]float64, prefix string, r reached) {
 	rate := "acked_per_second"
-	putAges(figures, prefix, done.ages)
+	putAges(figures, prefix, r.done.ages)
 	if t.work.Lines > 0 {
 		rate = "orders_per_second"
-		putAges(figures, prefix+"reserve_", done.ages)
-		putAges(figures, prefix, done.whole)
+		putAges(figures, prefix+"reserve_", r.done.ages)
+		putAges(figures, prefix, r.done.whole)
 	}
-	figures[prefix+rate] = done.rate()
-	figures[prefix+"connections"] = float64(count)
+	figures[prefix+rate] = r.done.rate()
+	figures[prefix+"connections"] = float64(r.count)
 }
 
 func putAges(figures map[string]float64, prefix string, ages *hdrhistogram.Histogram) {
@@ -95,26 +103,22 @@ func putAges(figures map[string]float64, prefix string, ages *hdrhistogram.Histo
 }
 
 // form measures one way to ask, with the best number of connections.
-func (t *trial) form(ctx context.Context, form string) (done *tally, count int, err error) {
-	workers, err := t.dial(ctx, form)
-	defer func() {
-		for _, k := range workers {
-			err = errors.Join(err, k.client.Close())
-		}
-	}()
+func (t *trial) form(ctx context.Context, form string) (r reached, err error) {
+	c := &crew{trial: t, form: form}
+	defer func() { err = errors.Join(err, c.close()) }()
+	r.count, r.edge, err = c.calibrate(ctx)
 	if err != nil {
-		return nil, 0, err
+		return r, err
 	}
-	count, err = t.calibrate(ctx, form, workers)
-	if err != nil {
-		return nil, 0, err
+	if err := c.keep(r.count); err != nil {
+		return r, err
 	}
-	t.tell(fmt.Sprintf("%s, %d connections", t.title(form), count), warmUp(t.length)+t.length)
-	if _, err := t.loop(ctx, workers[:count], warmUp(t.length)); err != nil {
-		return nil, 0, err
+	t.tell(fmt.Sprintf("%s, %d connections", t.title(form), r.count), warmUp(t.length)+t.length)
+	if _, err := t.loop(ctx, c.workers, warmUp(t.length)); err != nil {
+		return r, err
 	}
-	done, err = t.loop(ctx, workers[:count], t.length)
-	return done, count, err
+	r.done, err = t.loop(ctx, c.workers, t.length)
+	return r, err
 }
 
 func (t *trial) title(form string) string {
@@ -126,48 +130,11 @@ func (t *trial) title(form string) string {
 
 func warmUp(length time.Duration) time.Duration { return min(time.Second, length/4) }
 
-// A trial of one number of connections is made more than once, and its best counts:
-// what else goes on on the machine only ever slows one down.
-const (
-	trialMax = 400 * time.Millisecond
-	trials   = 2
-)
-
-// calibrate finds the number of connections with which most gets done.
-func (t *trial) calibrate(ctx context.Context, form string, workers []*worker) (best int, err error) {
-	each := min(trialMax, t.length/8)
-	t.tell(fmt.Sprintf("%s, how many connections are best", t.title(form)), each*time.Duration(trials*len(t.kind.counts)))
-	most := -1.0
-	for i := range trials * len(t.kind.counts) {
-		n := t.kind.counts[i%len(t.kind.counts)]
-		done, err := t.loop(ctx, workers[:n], each)
-		if err != nil {
-			return 0, fmt.Errorf("%d connections: %w", n, err)
-		}
-		if done.rate() > most {
-			most, best = done.rate(), n
-		}
-	}
-	return best, nil
-}
-
 // loop has workers work, and remembers what they got.
 func (t *trial) loop(ctx context.Context, workers []*worker, length time.Duration) (*tally, error) {
 	done, err := loop(ctx, t.work, workers, t.kind.batch, length)
 	t.total.add(done)
 	return done, err
-}
-
-func (t *trial) dial(ctx context.Context, form string) (workers []*worker, err error) {
-	for i := range slices.Max(t.kind.counts) {
-		c, err := t.store.Dial(ctx, form, t.work)
-		if err != nil {
-			return workers, fmt.Errorf("connection %d: %w", i+1, err)
-		}
-		prefix := t.work.ID + form + strconv.Itoa(t.work.Lines)
-		workers = append(workers, &worker{client: c, work: t.work, prefix: prefix, number: i})
-	}
-	return workers, nil
 }
 
 const faultsMax = 5

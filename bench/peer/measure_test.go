@@ -13,13 +13,16 @@ import (
 type fakeStore struct {
 	mu      sync.Mutex
 	stock   []Stock
-	busy    int // connections at work
+	dialed  int // connections that are open
+	busy    int // those at work
 	closed  bool
 	forgets bool  // says yes and does nothing
 	leaks   bool  // an order that is released stays held
 	refuses bool  // says no to every third
 	breaks  error // answers with this
 	asked   int
+	room    int // so many at work don't hinder each other; 0: one
+	seats   int // there are no more connections; 0: any number
 }
 
 func (f *fakeStore) kind(counts ...int) Kind {
@@ -36,6 +39,12 @@ func (f *fakeStore) Fill(_ context.Context, w Work) error {
 }
 
 func (f *fakeStore) Dial(_ context.Context, form string, _ Work) (Client, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dialed == f.seats && f.seats > 0 {
+		return nil, errors.New("too many connections")
+	}
+	f.dialed++
 	return &fakeClient{f, form}, nil
 }
 
@@ -51,7 +60,12 @@ type fakeClient struct {
 	form string
 }
 
-func (c *fakeClient) Close() error { return nil }
+func (c *fakeClient) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dialed--
+	return nil
+}
 
 // work takes no time for one alone, unless it asks slowly, and long for those who crowd.
 func (c *fakeClient) work(ctx context.Context) error {
@@ -59,9 +73,9 @@ func (c *fakeClient) work(ctx context.Context) error {
 	c.busy++
 	length := time.Duration(0)
 	switch {
-	case c.busy > 1:
+	case c.busy > max(c.room, 1):
 		length = 100 * time.Millisecond
-	case c.form == "slowly":
+	case c.form == "slowly" || c.room > 1:
 		length = 5 * time.Millisecond
 	}
 	c.mu.Unlock()
@@ -115,8 +129,8 @@ func measureFake(t *testing.T, f *fakeStore, w Work, length time.Duration, count
 		w = Work{ID: "x", SKUs: 3, Opening: 1 << 40, Lines: w.Lines}
 	}
 	r, err := f.kind(counts...).Measure(t.Context(), Config{}, w, length, func(string, time.Duration) {})
-	if !f.closed {
-		t.Error("the store is still open")
+	if !f.closed || f.dialed != 0 {
+		t.Errorf("the store is still open, or %d connections", f.dialed)
 	}
 	return r, err
 }
@@ -131,6 +145,33 @@ func TestBestCounts(t *testing.T) {
 	f := r.Figures
 	if f["connections"] != 1 || f["acked_per_second"] != f["quickly_acked_per_second"] || f["slowly_acked_per_second"] >= f["quickly_acked_per_second"] || f["p99_ms"] < f["p50_ms"] {
 		t.Errorf("%v", f)
+	}
+}
+
+// TestTheMostConnectionsAreNotTheEnd: as long as more of them get more done, more are
+// tried, and where the search ends too early that is said.
+func TestTheMostConnectionsAreNotTheEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		store *fakeStore
+		want  float64
+		edge  bool
+	}{
+		"more are worse":    {&fakeStore{room: 4}, 4, false},
+		"more are better":   {&fakeStore{room: 100}, 8, true},
+		"there are no more": {&fakeStore{room: 100, seats: 5}, 4, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := c.store.kind(1, 2)
+			k.most = 8
+			r, err := k.Measure(t.Context(), Config{}, Work{ID: "x", SKUs: 3, Opening: 1 << 40}, 160*time.Millisecond, func(string, time.Duration) {})
+			if err != nil || len(r.Faults) > 0 {
+				t.Fatal(r, err)
+			}
+			if r.Figures["connections"] != c.want || r.Edge != c.edge || c.store.dialed != 0 {
+				t.Errorf("%v connections, at the edge %v, %d are open; want %v, %v", r.Figures["connections"], r.Edge, c.store.dialed, c.want, c.edge)
+			}
+		})
 	}
 }
 

@@ -37,6 +37,9 @@ type Config struct {
 // Ports hands out n addresses on loopback that nobody uses.
 type Ports func(n int) ([]string, error)
 
+// connectionsMax are tried at most: some servers have to be told before.
+const connectionsMax = 512
+
 // Kind is one way to keep stock.
 type Kind struct {
 	Name       string
@@ -45,6 +48,7 @@ type Kind struct {
 	Pushes     bool   // it speaks to clients itself: see Pusher
 
 	counts []int // of connections that are worth a try
+	most   int   // that are tried where the greatest of counts is the best
 	batch  int   // commands in one round trip
 	find   func(Config) error
 	start  func(context.Context, Config) (Store, error) // nil where it pushes
@@ -55,27 +59,27 @@ func Kinds() []Kind {
 	return []Kind{
 		{
 			Name: Postgres, Durability: "one copy; fsync of the WAL before the answer (synchronous_commit = on)",
-			Orders: true, counts: []int{1, 16, 64}, batch: 1, find: findPostgres, start: startPostgres,
+			Orders: true, counts: []int{1, 16, 64}, most: connectionsMax, batch: 1, find: findPostgres, start: startPostgres,
 		},
 		{
 			Name: Redis, Durability: "one copy; fsync before the answer (appendfsync always)",
-			Orders: true, counts: []int{16, 64, 256}, batch: 1, find: findRedis, start: startRedis(false),
+			Orders: true, counts: []int{16, 64, 256}, most: connectionsMax, batch: 1, find: findRedis, start: startRedis(false),
 		},
 		{
 			Name: RedisPipelined, Durability: "one copy; fsync before the answer (appendfsync always), 16 commands in a round trip",
-			counts: []int{16, 64, 256}, batch: 16, find: findRedis, start: startRedis(false),
+			counts: []int{16, 64, 256}, most: connectionsMax, batch: 16, find: findRedis, start: startRedis(false),
 		},
 		{
 			Name: RedisReplica, Durability: "two copies; fsync on the first before the answer, while the second has only received it (WAIT 1 counts receipt, not fsync; no quorum, no election)",
-			counts: []int{16, 64, 256}, batch: 1, find: findRedis, start: startRedis(true),
+			counts: []int{16, 64, 256}, most: connectionsMax, batch: 1, find: findRedis, start: startRedis(true),
 		},
 		{
 			Name: NATS, Durability: "one copy; fsync before the answer (sync_interval: always)",
-			counts: []int{1, 16, 64}, batch: 1, find: always, start: startNATS(1),
+			counts: []int{1, 16, 64}, most: connectionsMax, batch: 1, find: always, start: startNATS(1),
 		},
 		{
 			Name: NATSReplicated, Durability: "three copies; fsync on two of them before the answer (sync_interval: always)",
-			counts: []int{1, 16, 64}, batch: 1, find: always, start: startNATS(3),
+			counts: []int{1, 16, 64}, most: connectionsMax, batch: 1, find: always, start: startNATS(3),
 		},
 		{
 			Name: WebSocket, Durability: "one copy in Redis; fsync before the answer (appendfsync always), pushes by its publish/subscribe",

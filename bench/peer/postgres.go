@@ -12,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -92,6 +93,10 @@ func postgresUser(uid int) (string, error) {
 	return "", errors.New("PostgreSQL does not run as root, and there is no user postgres or nobody here")
 }
 
+// connectionsSpare are those of whoever does not measure, and those that were closed and
+// still end.
+const connectionsSpare = 100
+
 // postgresConfig is what differs from the server's defaults: durable, and as fast as
 // that can be for short transactions.
 func postgresConfig(port string) string {
@@ -99,7 +104,7 @@ func postgresConfig(port string) string {
 		"listen_addresses = '127.0.0.1'",
 		"port = "+port,
 		"unix_socket_directories = ''",
-		"max_connections = 100",
+		"max_connections = "+strconv.Itoa(connectionsMax+connectionsSpare),
 		"fsync = on",
 		"synchronous_commit = on",
 		"full_page_writes = on",

@@ -72,7 +72,7 @@ func (c Config) launch(name, dir, as string, env []string, command ...string) (*
 	p.pid = s.PID
 	// Not before: Wait closes the pipe that the line comes through.
 	go func() {
-		p.err = p.keeper.Wait()
+		p.err = errors.Join(p.keeper.Wait(), p.endOrphan())
 		close(p.ended)
 	}()
 	if err != nil {
@@ -105,7 +105,30 @@ func (p *process) await(ctx context.Context, ready func(context.Context) error) 
 func (p *process) stop() error {
 	_ = p.stdin.Close() // it may have ended
 	<-p.ended
-	return errors.Join(p.err, os.RemoveAll(p.dir))
+	return errors.Join(p.err, p.remove())
+}
+
+// killed is how a process has exited that was ended by a signal.
+const killed = -1
+
+// endOrphan ends the server whose keeper could not. Not later than that is known: its
+// number may be another one's then.
+func (p *process) endOrphan() error {
+	if p.pid == 0 || p.keeper.ProcessState.ExitCode() != killed {
+		return nil
+	}
+	return killServer(p.pid)
+}
+
+// remove removes the directory, from which a server that was killed may not have gone yet.
+func (p *process) remove() error {
+	for late := time.Now().Add(stopTimeout); ; {
+		err := os.RemoveAll(p.dir)
+		if err == nil || time.Now().After(late) {
+			return err
+		}
+		<-time.After(readyPoll)
+	}
 }
 
 const logTail = 2 << 10

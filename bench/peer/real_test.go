@@ -17,7 +17,16 @@ import (
 var long = flag.Bool("long", false, "run the peers that take long to start")
 
 // Children of the test binary, by first argument.
-var testChildren = map[string]func([]string) error{"keep": Keep, "nats": ServeNATS}
+var testChildren = map[string]func([]string) error{"keep": Keep, "nats": ServeNATS, "listen": listen}
+
+// listen is a server that does nothing, at an address.
+func listen(args []string) error {
+	l, err := net.Listen("tcp", args[0])
+	for err == nil {
+		_, err = l.Accept()
+	}
+	return err
+}
 
 // TestMain lets the test binary be started again as a child.
 func TestMain(m *testing.M) {
@@ -83,7 +92,7 @@ func TestPeersSell(t *testing.T) {
 		if k.Pushes {
 			continue
 		}
-		k.counts = []int{1, 3}
+		k.counts, k.most = []int{1, 3}, 0
 		t.Run(k.Name, func(t *testing.T) {
 			t.Parallel() // most of it is waiting for disks
 			skipMissing(t, k)

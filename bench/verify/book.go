@@ -53,7 +53,8 @@ func (b *book) enter(node int, it *protocol.Item, t *tally) {
 	t[checkForm]++
 	v, err := b.read(it.Version)
 	if err == nil && len(v) == 0 {
-		return // it doesn't exist, and is shown as such
+		b.enterNothing(node, it)
+		return
 	}
 	if bad := protocol.CheckName("sku", it.SKU); err == nil && bad != nil {
 		err = bad
@@ -73,6 +74,20 @@ func (b *book) enter(node int, it *protocol.Item, t *tally) {
 	}
 	b.replace(node, item, r, v, t)
 	b.compare(node, item, r, v, t)
+}
+
+// enterNothing takes an item without a version, which is said of one that doesn't exist.
+// To those who ask for all there are, that isn't shown; and what was there once stays.
+func (b *book) enterNothing(node int, it *protocol.Item) {
+	p := b.pictures[node]
+	item, known := b.names.find(it.SKU, it.Location)
+	if !known || p.relation(item, nil) == shownNot {
+		b.found.fault(checkForm, "%s sent %q at %q without a version", b.labels[node], it.SKU, it.Location)
+		return
+	}
+	b.found.count(checkOrder, 1)
+	b.found.fault(checkOrder, "%s: %s showed %s and then nothing", b.name(item), b.labels[node], b.text(p.vector(item, nil)))
+	p.set(item, row{}, nil)
 }
 
 // replace enters what a node shows of an item in the place of what it has shown before.

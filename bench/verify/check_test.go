@@ -93,6 +93,12 @@ func TestEachFaultIsFoundByName(t *testing.T) {
 		"a region's part that goes back": {func(eu, _ *fake) {
 			eu.pushes = [][]protocol.Item{{shop("tee", 14, 0, "eu:3")}, {shop("tee", 14, 0, "eu:2,us:1")}}
 		}, "never-back", "eu-1 showed eu:2,us:1 and then eu:3"},
+		"an item that goes back to nothing": {func(eu, _ *fake) {
+			eu.pushes = [][]protocol.Item{{shop("mug", 0, 0, "")}, {shop("mug", 3, 1, "eu:5")}}
+		}, "never-back", `"mug": eu-1 showed eu:5 and then nothing`},
+		"an item that isn't there": {func(_, us *fake) {
+			us.items = append(us.items, shop("hat", 0, 0, ""))
+		}, "readable", `us-1 sent "hat" at "main" without a version`},
 		"a node that stays behind": {func(_, us *fake) {
 			*us.at("mug") = shop("mug", 3, 1, "eu:4")
 		}, "equal", `"mug": us-1 still shows eu:4`},
@@ -136,6 +142,45 @@ func TestEachFaultIsFoundByName(t *testing.T) {
 			}
 			if r.Err() == nil || int64(len(r.Faults)) != r.FaultsTotal {
 				t.Errorf("%v: %d of %d faults", r.Err(), len(r.Faults), r.FaultsTotal)
+			}
+		})
+	}
+}
+
+// TestWhatCannotBeLookedAt is a matter of notes, but for nodes of one's own.
+func TestWhatCannotBeLookedAt(t *testing.T) {
+	forbidden := &protocol.Error{Code: protocol.CodeForbidden, Message: "no"}
+	deep := func(eu, us *fake) {
+		both([]*fake{eu, us}, func(f *fake) {
+			oversold(f)
+			f.movements["us/cap"] = f.movements["us/cap"][:1]
+		})
+	}
+	for name, c := range map[string]struct {
+		do    func(eu, us *fake)
+		check string // "": no fault on one's own nodes either
+		text  string
+	}{
+		"nothing":               {func(_, _ *fake) {}, "", ""},
+		"no history":            {func(eu, _ *fake) { eu.noHistory = forbidden }, "history", "the history in eu can't be read: forbidden"},
+		"a history that went":   {func(eu, _ *fake) { eu.movements["eu/tee"] = nil }, "history", `"tee" at "main": eu has no movement of version 2`},
+		"all histories went":    {func(eu, us *fake) { eu.movements, us.movements = nil, nil }, "history", "us has no movement of version 1"},
+		"the mesh":              {func(eu, _ *fake) { eu.meshStatus = http.StatusForbidden }, "mesh", "eu-1: not allowed"},
+		"a history that is cut": {deep, "bounds", `"cap" at "main": oversold by 1`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, own := range []bool{false, true} {
+				nodes := healthy()
+				c.do(nodes[0], nodes[1])
+				r, err := checked(t, nodes, func(config *Config) { config.Own = own })
+				if err != nil {
+					t.Fatal(err)
+				}
+				found := slices.ContainsFunc(r.Faults, func(f Fault) bool { return f.Check == c.check && strings.Contains(f.Text, c.text) })
+				if wanted := own && c.check != ""; found != wanted || (r.FaultsTotal > 0) != wanted {
+					t.Errorf("own %v: found %q", own, r.Faults)
+				}
 			}
 		})
 	}

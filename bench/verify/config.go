@@ -38,6 +38,10 @@ type Config struct {
 	Depth     int           // movements read of an item and region, newest first (default 500)
 	KeyWindow time.Duration // for how long the nodes remember keys (default 24h)
 
+	// Own says that nobody has ever pruned a history, made a setting or forbidden anything:
+	// then what can't be looked at is a fault too.
+	Own bool
+
 	// Progress is told what is done at present, and how much of it: total is 0 where that
 	// is not known. It is called from one goroutine, now and then.
 	Progress func(what string, done, total int)

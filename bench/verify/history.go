@@ -13,7 +13,7 @@ import (
 type history struct {
 	region    string
 	movements []protocol.Movement
-	unread    bool // it can't be read
+	unread    error // why it can't be read; nil: it can
 }
 
 // wrong is something found in histories.
@@ -27,6 +27,7 @@ type account struct {
 	item      protocol.Item
 	version   protocol.Vector
 	histories []history
+	own       bool // as Config says
 }
 
 // newest is the latest movement; nil where none is kept.
@@ -130,7 +131,7 @@ func ends(movement string) bool {
 // complete reports whether every history can be read, at least in part.
 func (a *account) complete() bool {
 	for i := range a.histories {
-		if h := &a.histories[i]; h.unread || h.newest() == nil {
+		if h := &a.histories[i]; h.unread != nil || h.newest() == nil {
 			return false
 		}
 	}
@@ -141,7 +142,7 @@ func (a *account) complete() bool {
 // movement.
 func (a *account) whole() bool {
 	for i := range a.histories {
-		if h := &a.histories[i]; h.unread || uint64(len(h.movements)) < a.version.Get(h.region) {
+		if h := &a.histories[i]; h.unread != nil || uint64(len(h.movements)) < a.version.Get(h.region) {
 			return false
 		}
 	}
@@ -165,7 +166,7 @@ func (a *account) judge() (list []wrong) {
 	var onHand, reserved int64
 	for i := range a.histories {
 		h := &a.histories[i]
-		if n := a.version.Get(h.region); !h.unread && uint64(len(h.movements)) > n {
+		if n := a.version.Get(h.region); h.unread == nil && uint64(len(h.movements)) > n {
 			list = append(list, wrong{checkHistory, fmt.Sprintf("%s has %d movements of version %d", h.region, len(h.movements), n)})
 		}
 		if m := h.newest(); m != nil {
@@ -176,8 +177,26 @@ func (a *account) judge() (list []wrong) {
 	if a.complete() && (it.OnHand != onHand || it.Reserved != reserved) {
 		list = append(list, wrong{checkHistory, fmt.Sprintf("%d are on hand and %d reserved, the newest movements say %d and %d", it.OnHand, it.Reserved, onHand, reserved)})
 	}
-	if a.whole() && !a.configured() {
+	if (a.own || a.whole()) && !a.configured() {
 		list = append(list, a.judgeBounds()...)
+	}
+	if a.own {
+		list = append(list, a.judgeGaps()...)
+	}
+	return list
+}
+
+// judgeGaps is about histories that nobody has pruned or forbidden: each region that has a
+// part in an item can say how it came to it.
+func (a *account) judgeGaps() (list []wrong) {
+	for i := range a.histories {
+		h := &a.histories[i]
+		switch n := a.version.Get(h.region); {
+		case h.unread != nil:
+			list = append(list, wrong{checkHistory, fmt.Sprintf("the history in %s can't be read: %v", h.region, h.unread)})
+		case n > 0 && len(h.movements) == 0:
+			list = append(list, wrong{checkHistory, fmt.Sprintf("%s has no movement of version %d", h.region, n)})
+		}
 	}
 	return list
 }
@@ -188,7 +207,7 @@ func (a *account) judgeBounds() (list []wrong) {
 	if owed := it.Reserved - it.OnHand; owed > 0 {
 		list = append(list, wrong{checkBounds, fmt.Sprintf("oversold by %d: %d on hand, %d reserved, and no backorders were ever allowed", owed, it.OnHand, it.Reserved)})
 	}
-	if want := max(0, it.OnHand-it.Reserved); it.Available != want {
+	if want := min(protocol.QuantityMax, max(0, it.OnHand-it.Reserved)); it.Available != want {
 		list = append(list, wrong{checkBounds, fmt.Sprintf("%d available: want %d, %d on hand less %d reserved, as no setting was ever made", it.Available, want, it.OnHand, it.Reserved)})
 	}
 	return list

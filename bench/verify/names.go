@@ -55,6 +55,22 @@ func (n *names) number(sku, location string) uint32 {
 	}
 }
 
+// find returns an item's number, if it was ever heard of.
+func (n *names) find(sku, location string) (number uint32, known bool) {
+	at, known := n.locations[location]
+	if !known {
+		return 0, false
+	}
+	hash := (maphash.String(n.seed, sku) ^ uint64(at)*golden) >> 32
+	mask := uint64(len(n.slots) - 1)
+	for i := hash & mask; n.slots[i] != 0; i = (i + 1) & mask {
+		if slot := n.slots[i]; slot>>32 == hash && n.is(uint32(slot)-1, sku, at) {
+			return uint32(slot) - 1, true
+		}
+	}
+	return 0, false
+}
+
 // is compares the names themselves: items whose hashes meet stay two.
 func (n *names) is(number uint32, sku string, location uint32) bool {
 	return n.places[number].location == location && string(n.sku(number)) == sku

@@ -161,13 +161,13 @@ func (s *sampler) finish(a *account, found []wrong) {
 	k := a.item.Key()
 	for i := range a.histories {
 		h := &a.histories[i]
-		if h.unread {
+		if h.unread != nil {
 			s.unread.Add(1)
 		}
 		s.tally(h)
 		found = append(found, h.judge(k, s.config.KeyWindow)...)
 	}
-	if a.item.OnHand < a.item.Reserved && !a.whole() && !a.configured() {
+	if a.item.OnHand < a.item.Reserved && !a.own && !a.whole() && !a.configured() {
 		s.cut.Add(1)
 	}
 	for _, w := range found {
@@ -194,7 +194,7 @@ func (s *sampler) tally(h *history) {
 // they were read.
 func (s *sampler) look(ctx context.Context, item uint32) (a *account, still bool, err error) {
 	before, vector, equal := s.book.glance(item)
-	a = &account{item: before, version: vector}
+	a = &account{item: before, version: vector, own: s.config.Own}
 	depth := s.config.Depth
 	if before.OnHand < before.Reserved {
 		depth *= deeper
@@ -245,7 +245,7 @@ func (s *sampler) history(ctx context.Context, k protocol.ItemKey, region string
 		var refused *protocol.Error
 		switch {
 		case errors.As(err, &refused), errors.Is(err, errSilent):
-			h.unread, h.movements = true, nil
+			h.unread, h.movements = err, nil
 			return h, nil
 		case err != nil:
 			return h, err

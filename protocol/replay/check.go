@@ -19,9 +19,31 @@ const settleEvery = 200 * time.Millisecond
 // makes of one item.
 const historyPage = 100
 
-// check compares all nodes and watchers with the book from the outside. What may
-// still be on its way gets the settle time to arrive.
+// dialPatience is how long a node's own connection may take at least, whatever is left of
+// the time to settle: a node that is there must have its turn.
+const dialPatience = 10 * time.Second
+
+// check compares all nodes and watchers with the book from the outside. What may still be
+// on its way gets the settle time to arrive, in each of three stages anew: where something
+// is wrong for good, a stage uses up all of its own. What was found is returned with an
+// error too.
 func (r *replay) check(ctx context.Context) ([]string, error) {
+	diffs, err := r.checkSKUs(ctx)
+	if err != nil {
+		return diffs, err
+	}
+	for _, look := range []func(context.Context, time.Time) ([]string, error){r.checkNodes, r.checkWatchers} {
+		found, err := look(ctx, time.Now().Add(r.Settle))
+		diffs = append(diffs, found...)
+		if err != nil {
+			return diffs, err
+		}
+	}
+	return diffs, nil
+}
+
+// checkSKUs holds what the players' nodes say of each SKU against the book.
+func (r *replay) checkSKUs(ctx context.Context) ([]string, error) {
 	until := time.Now().Add(r.Settle)
 	diffs := slices.Clone(r.book.failures)
 	var mu sync.Mutex
@@ -34,18 +56,8 @@ func (r *replay) check(ctx context.Context) ([]string, error) {
 		diffs = append(diffs, found...)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
 	slices.Sort(diffs)
-	for _, look := range []func(context.Context, time.Time) ([]string, error){r.checkNodes, r.checkWatchers} {
-		found, err := look(ctx, until)
-		if err != nil {
-			return nil, err
-		}
-		diffs = append(diffs, found...)
-	}
-	return diffs, nil
+	return diffs, err
 }
 
 // checkNodes holds each node against the book and against the first one. Where there is
@@ -56,17 +68,17 @@ func (r *replay) checkNodes(ctx context.Context, until time.Time) (diffs []strin
 	}
 	for _, place := range r.Endpoints {
 		found, err := r.checkPlace(ctx, place[0], until)
-		if err != nil {
-			return nil, err
-		}
 		diffs = append(diffs, found...)
+		if err != nil {
+			return diffs, err
+		}
 	}
 	return diffs, nil
 }
 
 // checkPlace waits for the node itself: one that stands in for it has its own turn.
 func (r *replay) checkPlace(ctx context.Context, endpoint string, until time.Time) ([]string, error) {
-	patient, cancel := context.WithDeadline(ctx, until)
+	patient, cancel := context.WithTimeout(ctx, max(time.Until(until), dialPatience))
 	defer cancel()
 	c, err := client.Dial(patient, client.Config{Endpoints: []string{endpoint}, Token: r.Token, TLS: r.TLS, Wait: true})
 	if err != nil {
@@ -87,19 +99,25 @@ func (r *replay) checkNode(ctx context.Context, c *client.Client) ([]string, err
 		diffs = append(diffs, name+": "+d)
 	}
 	first, err := r.picture(ctx, r.players[0].Client)
-	return append(diffs, shown.differences(name, first)...), err
+	if err != nil {
+		return nil, err
+	}
+	return append(diffs, shown.differences(name, first)...), nil
 }
 
 func (r *replay) checkWatchers(ctx context.Context, until time.Time) (diffs []string, err error) {
 	for _, w := range r.watchers {
 		found, err := settled(ctx, until, func() ([]string, error) {
 			node, err := r.picture(ctx, r.players[0].Client)
-			return w.compare(node), err
+			if err != nil {
+				return nil, err
+			}
+			return w.compare(node), nil
 		})
-		if err != nil {
-			return nil, err
-		}
 		diffs = append(diffs, found...)
+		if err != nil {
+			return diffs, err
+		}
 	}
 	return diffs, nil
 }

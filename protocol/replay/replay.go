@@ -16,6 +16,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -109,7 +110,8 @@ type replay struct {
 }
 
 // Run plays the plan and checks it. It fails where the replay or the check could not be
-// carried through; what doesn't add up is no error but in the result.
+// carried through; what doesn't add up is no error but in the result, which holds what was
+// found until then with an error too.
 func Run(ctx context.Context, p *Plan, c Config) (Result, error) {
 	if len(c.Endpoints) == 0 || c.Clients < 1 {
 		return Result{}, errors.New("nowhere to play, or nobody to do it")
@@ -152,9 +154,10 @@ func (r *replay) playAndCheck(ctx context.Context) (result Result, err error) {
 		return result, err
 	}
 	if result.Trading, err = phase("invoices", len(r.plan.invoices), r.trade); err != nil {
+		result.Differences = slices.Clone(r.book.failures)
+		r.finish(&result)
 		return result, err
 	}
-	result.Commands = r.commands.Load()
 	_, err = phase("check", len(r.plan.skus), func(ctx context.Context) (err error) {
 		result.Differences, err = r.check(ctx)
 		return err
@@ -164,7 +167,7 @@ func (r *replay) playAndCheck(ctx context.Context) (result Result, err error) {
 }
 
 func (r *replay) finish(result *Result) {
-	result.Counts = r.book.counts
+	result.Counts, result.Commands = r.book.counts, r.commands.Load()
 	result.Failures, result.Oversold = len(r.book.failures), r.book.oversold()
 	for _, p := range r.players {
 		result.Reconnects += p.Reconnects()
