@@ -74,7 +74,9 @@ func (t *stalledTrial) open(ctx context.Context) error {
 	if _, err := t.seat(ctx, t.quick, max(t.subscribers-slow, 1), t.target.endpoint, nil, 0); err != nil {
 		return err
 	}
-	sleepers, err := t.seat(ctx, t.slow, slow, t.target.endpoint, narrow, 0)
+	// All at the node where the changes are made: others hear of fewer, and what the
+	// kernels hold for their readers takes longer to fill.
+	sleepers, err := t.seat(ctx, t.slow, slow, func(int) string { return t.target.endpoint(0) }, narrow, 0)
 	for _, s := range sleepers {
 		s.onLost = t.lost
 	}
