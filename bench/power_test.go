@@ -1,14 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -75,33 +71,7 @@ func TestALyingDiskHasSomethingToLose(t *testing.T) {
 // their own.
 func TestNothingStaysMountedOfAKilledBench(t *testing.T) {
 	needDisks(t)
-	dir := t.TempDir()
-	binary, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	said, err := os.Create(filepath.Join(t.TempDir(), "said"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer said.Close()
-	cmd := exec.Command(binary, childBench, "power", "--spawn", "1", "--duration", "1m", "--rate", "100", "--dir", dir)
-	cmd.Stderr = said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the first phase", func() bool {
-		b, err := os.ReadFile(said.Name())
-		return err == nil && bytes.Contains(b, []byte("before"))
-	})
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait() // killed
-	await(t, "an empty directory", func() bool {
-		entries, err := os.ReadDir(dir)
-		return err == nil && len(entries) == 0
-	})
+	killBench(t, "power", "--spawn", "1", "--duration", "1m", "--rate", "100")
 }
 
 // TestSwitches turns those of a disk that is not mounted.

@@ -112,6 +112,13 @@ func TestNothingStaysOfAKilledBench(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a region of three processes")
 	}
+	killBench(t, "failover", "--duration", "1m", "--rate", "100")
+}
+
+// killBench kills a bench once its nodes are under load, and waits until nothing is left
+// of them.
+func killBench(t *testing.T, args ...string) {
+	t.Helper()
 	dir := t.TempDir()
 	binary, err := os.Executable()
 	if err != nil {
@@ -122,7 +129,7 @@ func TestNothingStaysOfAKilledBench(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer said.Close()
-	cmd := exec.Command(binary, childBench, "failover", "--duration", "1m", "--rate", "100", "--dir", dir)
+	cmd := exec.Command(binary, append([]string{childBench, "--dir", dir}, args...)...)
 	cmd.Stderr = said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
