@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/stockmesh/stockmesh/cluster/clustertest/loopback"
 	"github.com/stockmesh/stockmesh/cluster/ledger"
 	"github.com/stockmesh/stockmesh/protocol"
 )
@@ -28,15 +28,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+func freeAddr(t *testing.T) string { return loopback.Addresses(t, 1)[0] }
 
 // meshRegion opens a region of one node until the test ends.
 func meshRegion(t *testing.T, name, wan string, change func(*Config), join ...string) *Cluster {

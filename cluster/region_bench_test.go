@@ -3,7 +3,6 @@ package cluster_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stockmesh/stockmesh/cluster"
+	"github.com/stockmesh/stockmesh/cluster/clustertest/loopback"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -42,9 +42,11 @@ func owns(c *cluster.Cluster) bool {
 // openRegion opens a region's nodes in this process.
 func openRegion(tb testing.TB, n, shards int) []*cluster.Cluster {
 	tb.Helper()
-	ports := freePorts(tb, 2*n)
+	ports := loopback.Addresses(tb, 2*n)
 	nodes := make([]*cluster.Cluster, n)
 	var opening sync.WaitGroup
+	ctx, giveUp := context.WithCancel(tb.Context()) // the others would wait for one that failed
+	defer giveUp()
 	for i := range nodes {
 		c := cluster.Config{
 			Dir: tb.TempDir(), Region: "eu", Node: fmt.Sprintf("eu-%d", i+1), Shards: shards, KeyWindow: 24 * time.Hour,
@@ -54,8 +56,9 @@ func openRegion(tb testing.TB, n, shards int) []*cluster.Cluster {
 		}
 		opening.Go(func() {
 			var err error
-			if nodes[i], err = cluster.Open(context.Background(), c); err != nil {
-				tb.Error(err)
+			if nodes[i], err = cluster.Open(ctx, c); err != nil {
+				tb.Errorf("%s: %v", c.Node, err)
+				giveUp()
 			}
 		})
 	}
@@ -63,6 +66,9 @@ func openRegion(tb testing.TB, n, shards int) []*cluster.Cluster {
 	tb.Cleanup(func() {
 		var closing sync.WaitGroup
 		for _, node := range nodes {
+			if node == nil {
+				continue
+			}
 			closing.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 				defer cancel()
@@ -82,20 +88,6 @@ func openRegion(tb testing.TB, n, shards int) []*cluster.Cluster {
 		<-tick.C
 	}
 	return nodes
-}
-
-// freePorts returns addresses on loopback that nobody listened on just now.
-func freePorts(tb testing.TB, n int) (addrs []string) {
-	tb.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		defer l.Close()
-		addrs = append(addrs, l.Addr().String())
-	}
-	return addrs
 }
 
 func benchmarkCallers(b *testing.B, c *cluster.Cluster, callers int) {

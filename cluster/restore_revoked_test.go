@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stockmesh/stockmesh/cluster"
+	"github.com/stockmesh/stockmesh/cluster/clustertest/loopback"
 )
 
 // revokingBackup is the backup of a region that has revoked something, with what it has.
@@ -60,17 +61,20 @@ func TestRestoreKeepsRevocations(t *testing.T) {
 // anybody in.
 func TestRestoredRegionKeepsRevocations(t *testing.T) {
 	file, want := revokingBackup(t)
-	ports := freePorts(t, 6)
+	ports := loopback.Addresses(t, 6)
 	dirs := []string{t.TempDir(), restoreInto(t, file), t.TempDir()}
 	var opening sync.WaitGroup
+	ctx, giveUp := context.WithCancel(t.Context()) // the others would wait for one that failed
+	defer giveUp()
 	for i, dir := range dirs {
 		c := config(dir)
 		c.Node = fmt.Sprintf("eu-%d", i+1)
 		c.Members = &cluster.Members{Expect: 3, Gossip: ports[2*i], Join: ports[:1], Cluster: ports[2*i+1]}
 		opening.Go(func() {
-			n, err := cluster.Open(context.Background(), c)
+			n, err := cluster.Open(ctx, c)
 			if err != nil {
-				t.Error(err)
+				t.Errorf("%s: %v", c.Node, err)
+				giveUp()
 				return
 			}
 			if diff := cmp.Diff(want, n.Revocations()); diff != "" {

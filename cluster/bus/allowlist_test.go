@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/stockmesh/stockmesh/cluster/clustertest/loopback"
 )
 
 // rawLeaf speaks a link's protocol by hand, so that nothing on its side holds it back.
@@ -251,7 +252,7 @@ func TestWhoMayLogIn(t *testing.T) {
 	if err := m.buses[0].Link(Peer{Region: "a"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.buses[0].Link(Peer{Region: "z", Dial: true, Addrs: []string{freeAddrs(t, 1)[0]}}); err != nil {
+	if err := m.buses[0].Link(Peer{Region: "z", Dial: true, Addrs: []string{loopback.Addresses(t, 1)[0]}}); err != nil {
 		t.Fatal(err)
 	}
 	m.secrets.Store(&[]string{"new", "old"})

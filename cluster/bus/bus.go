@@ -293,33 +293,6 @@ func (b *Bus) Err() error {
 	return errors.Join(b.commit.err(), b.bulk.err(), b.wire.err())
 }
 
-// health asks the server, which finds what it would not tell a publisher: after
-// a write error a standalone stream does not answer at all.
-func (b *Bus) health() error {
-	if !b.srv.JetStreamEnabled() {
-		return fmt.Errorf("bus: %w: JetStream is switched off", ErrBroken)
-	}
-	if b.Clustered() {
-		return b.memberHealth()
-	}
-	h := b.srv.Healthz(&server.HealthzOptions{})
-	if h.Error == "" {
-		return nil
-	}
-	return complaintOf(h.Error)
-}
-
-// complaintOf is what is wrong with a stored stream.
-func complaintOf(says string) error {
-	switch {
-	case isNoSpace(says):
-		return fmt.Errorf("%w: %w: %s", ErrBroken, ErrFull, says)
-	case strings.Contains(says, "write error"):
-		return fmt.Errorf("bus: %w: %s", ErrBroken, says)
-	}
-	return fmt.Errorf("bus: %s", says)
-}
-
 // Used returns the bytes all streams hold, as the engine counts them. It reads
 // counters in memory.
 func (b *Bus) Used() uint64 {
@@ -328,33 +301,6 @@ func (b *Bus) Used() uint64 {
 		return 0
 	}
 	return acc.JetStreamUsage().Store
-}
-
-// memberHealth leaves out of the server's complaints what is not this server's
-// fault, and what passes by itself.
-func (b *Bus) memberHealth() error {
-	h := b.srv.Healthz(&server.HealthzOptions{Details: true})
-	for _, e := range h.Errors {
-		switch {
-		case e.Type == server.HealthzErrorConsumer, catchesUp(e.Error):
-		case awaitsLeader(e.Error):
-			return fmt.Errorf("bus: %w: %s", ErrNoLeader, e.Error)
-		default:
-			return complaintOf(e.Error)
-		}
-	}
-	return nil
-}
-
-// catchesUp tells the states of a stream which was just created, moved or restarted.
-func catchesUp(complaint string) bool {
-	return hasAny(complaint, "not current with the meta leader", "stream catching up", "group node unhealthy",
-		"group node missing", "stream node missing", "stream not found", "monitor goroutine not running",
-		"node skew detected")
-}
-
-func awaitsLeader(complaint string) bool {
-	return hasAny(complaint, "not established contact with a meta leader", "recovering meta layer")
 }
 
 func hasAny(s string, parts ...string) bool {

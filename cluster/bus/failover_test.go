@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/stockmesh/stockmesh/cluster/clustertest/loopback"
 )
 
 const memberConfig = "BUS_TEST_MEMBER_CONFIG"
@@ -46,7 +47,7 @@ func serveForEver(config string) {
 // leads the log the others have open.
 func mixedRegion(t *testing.T) (logs []*Log, child *exec.Cmd) {
 	t.Helper()
-	addrs := freeAddrs(t, 3)
+	addrs := loopback.Addresses(t, 3)
 	r := &region{t: t, change: func(*Config) {}}
 	t.Cleanup(r.close)
 	for i, name := range []string{"n0", "n1", "child"} {

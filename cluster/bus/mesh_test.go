@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/stockmesh/stockmesh/cluster/clustertest/loopback"
 )
 
 // lifeKey is the row that names a bucket's life.
@@ -32,7 +34,7 @@ func newSite(t testing.TB, name string, n int, change ...func(*Config)) *site {
 	t.Helper()
 	s := &site{t: t, name: name, peers: make(map[string]*site), via: make(map[string]*relay), buses: make([]*Bus, n)}
 	s.secrets.Store(&[]string{"secret"})
-	addrs := freeAddrs(t, 2*n)
+	addrs := loopback.Addresses(t, 2*n)
 	for i := range n {
 		c := Config{Dir: dataDir(t), Name: fmt.Sprintf("n%d", i), Mesh: &Mesh{
 			Region: name, Listen: addrs[n+i], Secrets: func() []string { return *s.secrets.Load() },

@@ -191,7 +191,7 @@ func (b *Bus) metaHealth() error {
 	if !b.Clustered() {
 		return nil
 	}
-	h := b.srv.Healthz(&server.HealthzOptions{JSMetaOnly: true})
+	h := b.healthz(server.HealthzOptions{JSMetaOnly: true})
 	if h.Error == "" {
 		return nil
 	}

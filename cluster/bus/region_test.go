@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/stockmesh/stockmesh/cluster/clustertest/loopback"
 )
 
 // region is a cluster of Buses in one process.
@@ -33,7 +34,7 @@ func newRegion(t testing.TB, n int, change ...func(*Config)) *region {
 		}
 	}}
 	t.Cleanup(r.close)
-	addrs := freeAddrs(t, n)
+	addrs := loopback.Addresses(t, n)
 	for i, addr := range addrs {
 		r.servers = append(r.servers, r.member(fmt.Sprintf("n%d", i), addr, others(addrs, addr)))
 	}
@@ -56,7 +57,7 @@ func (r *region) join(name string) *member {
 	for _, m := range r.servers {
 		routes = append(routes, m.config.Region.Listen)
 	}
-	m := r.member(name, freeAddrs(r.t, 1)[0], routes)
+	m := r.member(name, loopback.Addresses(r.t, 1)[0], routes)
 	r.servers = append(r.servers, m)
 	r.openAll()
 	return m
@@ -164,19 +165,6 @@ func appendNext(t testing.TB, l *Log, last uint64) uint64 {
 	return seq
 }
 
-func freeAddrs(t testing.TB, n int) (addrs []string) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		addrs = append(addrs, l.Addr().String())
-	}
-	return addrs
-}
-
 func others(all []string, one string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == one })
 }
@@ -269,7 +257,7 @@ func TestStandaloneKnowsNoRegion(t *testing.T) {
 }
 
 func TestQuorumIsAwaited(t *testing.T) {
-	addrs := freeAddrs(t, 2)
+	addrs := loopback.Addresses(t, 2)
 	b := openBus(t, func(c *Config) {
 		c.Region = &Region{Name: "eu", Listen: addrs[0], Routes: addrs[1:], Replicas: 3}
 	})

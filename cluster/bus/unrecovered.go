@@ -30,7 +30,7 @@ func (e *unrecoveredError) Unwrap() error { return e.err }
 // unrecovered adds to a complaint which streams it is about, if any.
 func (b *Bus) unrecovered(complaint error) error {
 	e := &unrecoveredError{err: complaint}
-	for _, h := range b.srv.Healthz(&server.HealthzOptions{Details: true}).Errors {
+	for _, h := range b.healthz(server.HealthzOptions{Details: true}).Errors {
 		if h.Type == server.HealthzErrorStream && strings.Contains(h.Error, "could not be recovered") {
 			e.streams = append(e.streams, h.Stream)
 			e.folder = filepath.Join(b.srv.JetStreamConfig().StoreDir, h.Account, "streams")

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stockmesh/stockmesh/cluster/clustertest/loopback"
 	"github.com/stockmesh/stockmesh/node/server"
 	"github.com/stockmesh/stockmesh/protocol"
 )
@@ -69,7 +70,7 @@ func BuildMesh(t testing.TB, options ...MeshOption) *Mesh {
 func (m *Mesh) addresses(each int) []string {
 	m.t.Helper()
 	if !m.setup.spaces {
-		return ports(m.t, each*len(m.setup.regions))
+		return loopback.Addresses(m.t, each*len(m.setup.regions))
 	}
 	m.wires = newWires(m.t, m.setup.regions)
 	var list []string

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/stockmesh/stockmesh/cluster/clustertest/loopback"
 	"github.com/stockmesh/stockmesh/node/server"
 	"github.com/stockmesh/stockmesh/protocol/client"
 )
@@ -51,7 +52,7 @@ func Build(t testing.TB, options ...Option) *Region {
 	for _, o := range options {
 		o(&s)
 	}
-	return build(t, s, ports(t, portsEach*s.nodes))
+	return build(t, s, loopback.Addresses(t, portsEach*s.nodes))
 }
 
 // build prepares a region; each node takes portsEach of the addresses.

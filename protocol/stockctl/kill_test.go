@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stockmesh/stockmesh/cluster/clustertest/loopback"
 	"github.com/stockmesh/stockmesh/node/server"
 	"go.uber.org/goleak"
 )
@@ -89,17 +89,6 @@ func (v *victim) kill() error {
 	return nil
 }
 
-// freePort is a port nobody listens on, to be used again after each kill.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // killer kills the node at random moments, the given number of times.
 type killer struct {
 	mu     sync.Mutex
@@ -139,7 +128,7 @@ func (k *killer) run(ctx context.Context) {
 // TestReplayOverKills: the node is killed at random moments while a month of real
 // sales runs through it, and everything still adds up.
 func TestReplayOverKills(t *testing.T) {
-	node := &victim{dir: t.TempDir(), listen: freePort(t)}
+	node := &victim{dir: t.TempDir(), listen: loopback.Addresses(t, 1)[0]}
 	if err := node.start(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,5 @@
-package clustertest
+// Package loopback gives tests addresses to listen at that they must know beforehand.
+package loopback
 
 import (
 	"errors"
@@ -9,16 +10,16 @@ import (
 	"testing"
 )
 
-// Ports of nodes lie below those that the system gives to outgoing connections: a
-// killed node must find its port free when it comes back. bench takes those below
-// 20000, perhaps at the same time.
+// Ports of nodes lie below those that the system gives to outgoing connections: one that
+// was free a moment ago must still be when the node listens, and again when it comes back
+// after a kill. bench takes those below 20000, perhaps at the same time.
 const (
 	portMin = 20000
 	portMax = 32000
 )
 
-// ports takes n addresses on loopback that nobody uses at present, for TCP and UDP.
-func ports(t testing.TB, n int) []string {
+// Addresses takes n addresses on loopback that nobody uses at present, for TCP and UDP.
+func Addresses(t testing.TB, n int) []string {
 	t.Helper()
 	taken := make(map[string]bool)
 	list := make([]string, 0, n)
