@@ -117,7 +117,7 @@ func serveNode(ctx context.Context, config server.Config) error {
 	}
 	err = awaitReady(ctx, s.AdminAddr())
 	if err == nil {
-		err = announce(addresses{Public: s.Addr().String(), Admin: s.AdminAddr()})
+		err = announce(addresses{Public: s.Addr().String(), Admin: s.AdminAddr(), Metrics: s.MetricsAddr()})
 	}
 	if err != nil {
 		cancel()

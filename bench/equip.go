@@ -43,6 +43,13 @@ func (t *target) equip(o *options) error {
 		}
 		flags = append(flags, "--jwks", jwks)
 	}
+	if o.observed {
+		more, err := t.observe()
+		if err != nil {
+			return err
+		}
+		flags = append(flags, more...)
+	}
 	flags = append(flags, o.flags...)
 	for _, n := range t.nodes {
 		n.args = append(n.args, flags...)

@@ -56,10 +56,11 @@ type options struct {
 	planFile string
 	previous string
 
-	tls    bool
-	grants bool
-	strict bool
-	seed   uint64
+	tls      bool
+	grants   bool
+	observed bool
+	strict   bool
+	seed     uint64
 
 	attacks []string
 
@@ -105,6 +106,7 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.DurationVar(&o.over, "over", 10*time.Second, "drain: time over which those are sent elsewhere (--short: 2s)")
 	f.BoolVar(&o.tls, "tls", false, "connections, storm, abuse: over TLS")
 	f.BoolVar(&o.grants, "grants", false, "hot-sku: beside the node, in turn, one with tokens of restricted grants")
+	f.BoolVar(&o.observed, "observed", false, "hot-sku: beside the node, in turn, one whose figures are scraped each second and whose traces are collected")
 	f.IntVar(&o.losses, "losses", 100, "power: `N` times the power of all nodes fails (--short: 3)")
 	f.IntVar(&o.founding, "founding", 0, "power: `N` times it fails while the nodes start for the first time, before")
 	f.StringVar(&o.disk, "disk", diskOrdered, "power: `MODEL` of the nodes' disks: ordered (names are durable in the order they were made, as in ext4) or posix (once their directory was synced)")
@@ -147,6 +149,7 @@ Examples:
   go run ./bench soak --spawn 3 --faults kill,stop     only some, in one region
   go run ./bench hot-sku --peers all                   next to PostgreSQL, Redis, NATS and a WebSocket server
   go run ./bench hot-sku --grants                      what checking restricted grants costs
+  go run ./bench hot-sku --observed                    what metrics and traces cost
   go run ./bench hot-sku --endpoints ws://10.0.0.7:8080/v1/ws --depth 8
   go run ./bench hot-sku --rounds 1 --profile .        then: go tool pprof -top node.pprof
   go run ./bench verify --endpoints ws://10.0.0.7:8080,ws://10.1.0.7:8080 --watch 1m
@@ -321,7 +324,9 @@ func (o *options) validate() error {
 	}
 	check(!o.tls || o.takes().tls, "--tls: %s knows no TLS", o.scenario)
 	check(!o.grants || o.takes().grants, "--grants: %s knows no tokens", o.scenario)
-	check(o.each == 1 && o.regions == 1 || !o.tls && !o.grants, "--tls and --grants take one node: --spawn 1")
+	check(!o.observed || o.takes().observed, "--observed: %s knows no other node beside", o.scenario)
+	check(!o.observed || o.spawn != "" && !o.grants, "--observed takes a node of its own, and no --grants")
+	check(o.each == 1 && o.regions == 1 || !o.tls && !o.grants && !o.observed, "--tls, --grants and --observed take one node: --spawn 1")
 	if _, err := fault.ParseKinds(o.faults); err != nil {
 		check(false, "--faults: %v", err)
 	}

@@ -50,7 +50,7 @@ func (o *options) checkPeers(check func(ok bool, format string, args ...any)) {
 	for _, name := range o.peers {
 		check(name == peersAll || slices.Contains(peerNames(), name), "--peers %q: there are %s, and all", name, strings.Join(peerNames(), ", "))
 	}
-	check(len(o.peers) == 0 || !o.tls && !o.grants, "--peers: they know no --tls and no --grants")
+	check(len(o.peers) == 0 || !o.tls && !o.grants && !o.observed, "--peers: they know no --tls, no --grants and no --observed")
 }
 
 // chosenPeers are those that were asked for and have something to do in this scenario.

@@ -40,6 +40,7 @@ func TestChosenPeers(t *testing.T) {
 	for args, want := range map[string]string{
 		"hot-sku --peers oracle":          "postgres, redis",
 		"hot-sku --grants --peers all":    "--grants",
+		"hot-sku --observed --peers all":  "--observed",
 		"connections --tls --peers redis": "--tls",
 	} {
 		if _, err := parseOptions(strings.Fields(args), nil); err == nil || !strings.Contains(err.Error(), want) {

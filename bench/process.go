@@ -17,6 +17,8 @@ import (
 type addresses struct {
 	Public string `json:"public"`
 	Admin  string `json:"admin,omitempty"`
+
+	Metrics string `json:"metrics,omitempty"` // "" where there is no such port
 }
 
 // process is a child. Its standard input stays open as long as we live: a child

@@ -26,6 +26,7 @@ type needs struct {
 	bare          bool   // it starts its nodes itself
 	profile       bool   // of its own node, which runs all the time
 	tls, grants   bool   // it knows how
+	observed      bool   // too
 
 	// Where nothing is said; 0: the flags' defaults.
 	rate, count     int
@@ -51,7 +52,7 @@ var (
 )
 
 var scenarios = []scenario{
-	{"hot-sku", "sells of one SKU over pipelined connections, as fast as they are answered and at half of that", hotSKU, needs{grants: true}},
+	{"hot-sku", "sells of one SKU over pipelined connections, as fast as they are answered and at half of that", hotSKU, needs{grants: true, observed: true}},
 	{"many-skus", "sells spread over many SKUs, evenly and as customers buy", many, needs{}},
 	{"orders", "orders of several lines, reserved and then confirmed or released: all of them or nothing", orderMany, needs{}},
 	{"mixed", "a shop at a fixed rate: most of it looks at changing SKUs, some buys, a little takes stock", mixedShop, needs{rate: 5000, skus: 1000}},

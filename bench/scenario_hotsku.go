@@ -28,8 +28,11 @@ func hotSKU(ctx context.Context, r *round) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, gen.close()) }()
-	if r.grants {
+	switch {
+	case r.grants:
 		return r.compareGrants(ctx, gen)
+	case r.observed:
+		return r.compareObserved(ctx, gen)
 	}
 	l := newLoad(gen)
 	if err := r.openLoad(ctx, l, sku); err != nil {

@@ -94,6 +94,7 @@ func TestScenarios(t *testing.T) {
 	}{
 		{"hot-sku --connections 8 --depth 8", "acked_per_second p50_ms p99_ms half_acked_per_second half_p50_ms half_p99_ms", "node_cpu_us_per_command", ""},
 		{"hot-sku --connections 8 --depth 8 --grants", "acked_per_second p99_ms grants_ratio", "", withoutTokens},
+		{"hot-sku --connections 8 --depth 8 --observed", "acked_per_second p99_ms observed_ratio scrapes trace_messages", "", unobserved},
 		{"fanout --subscribers 50 --burst 4 --duration 400ms", "delivered_per_second floor_ratio p50_ms p99_ms burst_delivered_per_second burst_floor_ratio stream_per_second stream_floor_ratio half_p99_ms burst_half_delivered_items", "", bareWrite},
 		{"connections --count 300", "handshakes_per_second", "rss_bytes_per_connection", ""},
 		{"connections --count 100 --tls", "handshakes_per_second", "rss_bytes_per_connection", ""},

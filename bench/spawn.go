@@ -24,6 +24,7 @@ type target struct {
 	inspector string      // the token that may look at everything, where clients send one
 	secure    *tls.Config // for dialling the nodes themselves; nil: they are plain
 	tunnels   []*tunnel   // that endpoints lead to where the nodes are not plain
+	collector *collector  // of their traces; nil: they send none
 }
 
 // openTarget starts the nodes of a round and waits until each is ready and hears all
@@ -128,6 +129,9 @@ func (t *target) close() error {
 	stops.Wait()
 	if t.wires != nil {
 		t.wires.close()
+	}
+	if t.collector != nil {
+		t.collector.close()
 	}
 	if t.dir != "" {
 		errs = append(errs, os.RemoveAll(t.dir))

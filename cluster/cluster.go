@@ -87,6 +87,7 @@ func (c *Cluster) submit(calls []*protocol.Call) {
 		if call.Session != 0 {
 			call.Sender = call.Session
 		}
+		submitted(call)
 		fit = fit && relay.ScopeFits(call.Command.Within)
 	}
 	if !fit {
@@ -278,25 +279,31 @@ func (c *Cluster) Elsewhere() []string {
 	return c.region.endpoints()
 }
 
+// Problem is what keeps a node from serving.
+type Problem struct {
+	Kind string // commit, disk, engine, log, name, owner, rows or shard
+	Err  error
+}
+
 // Health returns what is wrong with the node, nothing if it can serve.
-func (c *Cluster) Health() []error {
-	var problems []error
-	add := func(err error) {
+func (c *Cluster) Health() []Problem {
+	var problems []Problem
+	add := func(kind string, err error) {
 		if err != nil {
-			problems = append(problems, err)
+			problems = append(problems, Problem{kind, err})
 		}
 	}
 	if lost := c.lost.Load(); lost != nil {
-		add(*lost)
+		add("shard", *lost)
 	}
-	add(c.bus.Err())
+	add("engine", c.bus.Err())
 	if c.region != nil {
-		add(c.region.gossip.Conflict())
+		add("name", c.region.gossip.Conflict())
 	}
 	for _, s := range c.shards {
 		problems = append(problems, s.problems()...)
 	}
-	add(diskProblem(c.dir.path))
+	add("disk", diskProblem(c.dir.path))
 	return problems
 }
 

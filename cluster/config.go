@@ -52,6 +52,11 @@ type Config struct {
 	SnapshotRounds uint64
 	SnapshotBytes  uint64
 
+	// Traced takes a command that another node of the region follows, once it was decided
+	// here: Trace and the answer are set. It must neither block nor keep the call. Nil:
+	// such commands are not followed here, and other nodes are told of none.
+	Traced func(*protocol.Call)
+
 	// OnPhase is told how far Open is: starting, no_quorum, catching_up. It may be nil.
 	OnPhase func(phase string)
 
@@ -62,6 +67,7 @@ type Config struct {
 	begin     time.Time              // of elapsed
 	ticks     func() int64           // elapsed, where time is simulated
 	successor func(shard int) string // whom a leaving owner hands a shard to, "" anybody
+	reads     func(node string) byte // the newest format of batches that a node reads
 }
 
 // ShardsMax bounds the logs of a region: each costs every node a stream and a
@@ -136,6 +142,7 @@ func (c Config) withDefaults() Config {
 		c.OnPhase = func(string) {}
 	}
 	c.successor = func(int) string { return "" }
+	c.reads = func(string) byte { return 0 }
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}

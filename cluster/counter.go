@@ -43,6 +43,7 @@ func (d *desk) relayed(_ string, data []byte) {
 		}
 		// Its session is one of the other node's: here it would be somebody else.
 		c.Relayed, c.Session, c.Due, c.Done = true, 0, due, b.done
+		d.received(c)
 	}
 	left, verdict := d.admit(b)
 	if verdict != relay.Done {
@@ -79,6 +80,7 @@ func (b *batch) done(c *protocol.Call) {
 	if c.Err == errNotOwner {
 		b.refused.Store(true)
 	}
+	b.tell(c)
 	if b.left.Add(-1) > 0 {
 		return
 	}

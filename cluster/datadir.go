@@ -43,6 +43,9 @@ type identity struct {
 	// when they were last seen.
 	Peers map[string][]string `json:"peers,omitempty"`
 	WAN   []string            `json:"wan,omitempty"`
+
+	// OwnWAN is the address that this node's own name for other regions stood for, by name.
+	OwnWAN map[string]string `json:"own_wan,omitempty"`
 }
 
 const (
@@ -57,7 +60,7 @@ const (
 type dataDir struct {
 	path string
 	lock *flock.Flock
-	mu   sync.Mutex // of what changes while the node runs: Revoked, Routes, Peers, WAN, and of saving
+	mu   sync.Mutex // of what changes while the node runs: Revoked, Routes, Peers, WAN, OwnWAN, and of saving
 	identity
 }
 
@@ -118,8 +121,8 @@ func (d *dataDir) check(want identity) error {
 	return nil
 }
 
-// create refuses a directory that holds anything of somebody else.
-func (d *dataDir) create(want identity) error {
+// vacant refuses a directory that holds anything of somebody else.
+func (d *dataDir) vacant() error {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
 		return fmt.Errorf("data directory: %w", err)
@@ -128,6 +131,14 @@ func (d *dataDir) create(want identity) error {
 		if e.Name() != lockFile && e.Name() != restoreFile && e.Name() != "lost+found" {
 			return fmt.Errorf("data directory %s holds %q but no %s: it is not stockmesh's, or was damaged; give an empty directory", d.path, e.Name(), identityFile)
 		}
+	}
+	return nil
+}
+
+// create makes a directory that holds nothing yet this node's.
+func (d *dataDir) create(want identity) error {
+	if err := d.vacant(); err != nil {
+		return err
 	}
 	var id [16]byte
 	if _, err := rand.Read(id[:]); err != nil {
@@ -195,6 +206,17 @@ func (d *dataDir) rememberPeers(peers map[string][]string, wan []string) error {
 		return nil
 	}
 	d.Peers, d.WAN = peers, wan
+	return d.save()
+}
+
+// rememberOwnWAN records what this node's name for other regions stands for.
+func (d *dataDir) rememberOwnWAN(name, addr string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.OwnWAN[name] == addr {
+		return nil
+	}
+	d.OwnWAN = map[string]string{name: addr}
 	return d.save()
 }
 

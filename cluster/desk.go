@@ -278,6 +278,7 @@ func (d *desk) answered(_ string, data []byte) {
 		d.logger.Error("answers of another node can't be read", "error", err)
 		return
 	}
+	d.returned(&delivery)
 	if delivery.Unread {
 		d.doubtUnread(delivery.Calls)
 	}
@@ -395,6 +396,9 @@ func (d *desk) forgive(now int64) {
 
 // publish sends as many batches as may be under way; mu is held.
 func (d *desk) publish(now int64) {
+	if d.config.Traced != nil {
+		d.sender.Reads(d.config.reads(d.owner))
+	}
 	for {
 		data, ok := d.sender.Next(now)
 		if !ok {

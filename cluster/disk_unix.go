@@ -13,17 +13,35 @@ import (
 // for good on a full disk, so there must be time to act before.
 const diskUsedMax = 0.80
 
-// diskProblem says that the file system of a directory is nearly full.
-func diskProblem(dir string) error {
+// volume is the room of a file system: what this process could ever use, and what is
+// left of that, in bytes.
+type volume struct{ total, free float64 }
+
+// used is the fill level, 0 to 1.
+func (v volume) used() float64 {
+	if v.total == 0 {
+		return 0
+	}
+	return 1 - v.free/v.total
+}
+
+// volumeOf looks at the file system of a directory.
+func volumeOf(dir string) (volume, error) {
 	var disk syscall.Statfs_t
 	if err := syscall.Statfs(dir, &disk); err != nil {
-		return fmt.Errorf("disk of %s: %w", dir, err)
+		return volume{}, fmt.Errorf("disk of %s: %w", dir, err)
 	}
-	total := float64(disk.Blocks-disk.Bfree) + float64(disk.Bavail)
-	if total == 0 {
-		return nil
+	size := float64(disk.Bsize)
+	return volume{total: size * (float64(disk.Blocks-disk.Bfree) + float64(disk.Bavail)), free: size * float64(disk.Bavail)}, nil
+}
+
+// diskProblem says that the file system of a directory is nearly full.
+func diskProblem(dir string) error {
+	v, err := volumeOf(dir)
+	if err != nil {
+		return err
 	}
-	if used := 1 - float64(disk.Bavail)/total; used > diskUsedMax {
+	if used := v.used(); used > diskUsedMax {
 		return fmt.Errorf("the disk of %s is %.0f %% full, above %.0f %%", dir, used*100, diskUsedMax*100)
 	}
 	return nil
@@ -36,12 +54,12 @@ const diskReserved = 0.05
 // less a reserve. At the limit it refuses writes cleanly; on a full disk it would
 // take none until the next start.
 func storeLimit(dir string) (int64, error) {
-	var disk syscall.Statfs_t
-	if err := syscall.Statfs(dir, &disk); err != nil {
-		return 0, fmt.Errorf("disk of %s: %w", dir, err)
+	v, err := volumeOf(dir)
+	if err != nil {
+		return 0, err
 	}
 	var used int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -54,6 +72,5 @@ func storeLimit(dir string) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("size of %s: %w", dir, err)
 	}
-	free := float64(disk.Bavail) * float64(disk.Bsize)
-	return used + int64(free*(1-diskReserved)), nil
+	return used + int64(v.free*(1-diskReserved)), nil
 }

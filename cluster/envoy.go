@@ -181,6 +181,7 @@ func (m *mesh) answered(from, _ string, data []byte) {
 		return
 	}
 	e.signal()
+	returnedBy(&delivery, from)
 	for _, c := range delivery.Calls {
 		if c.Due <= doubt && (c.Err != nil || c.Command.Op == protocol.OpOutcome && !c.Result.Known) {
 			e.failDoubtful(c) // it was sent twice: the other copy may have been done, or will be
@@ -268,6 +269,7 @@ func (m *mesh) attend(from, _ string, data []byte) {
 			c.Session ^= sender.Sum64()
 		}
 		c.Relayed, c.Done = false, a.done
+		c.Trace = nil // regions don't follow each other's commands
 		c.Subject = strings.ToValidUTF8(c.Subject[:min(len(c.Subject), subjectBytesMax)], "")
 		if err := checkForeign(&c.Command); err != nil {
 			c.Fail(err)

@@ -117,7 +117,7 @@ func (m *mesh) open(ctx context.Context) error {
 		}
 		m.stops = append(m.stops, stop)
 	}
-	if err := m.joinWAN(); err != nil {
+	if err := m.joinWAN(ctx); err != nil {
 		return err
 	}
 	names := slices.Sorted(maps.Keys(m.c.dir.Peers))
@@ -130,20 +130,6 @@ func (m *mesh) open(ctx context.Context) error {
 		m.meet(region, addrs)
 	}
 	m.awaitViews(ctx)
-	return nil
-}
-
-func (m *mesh) joinWAN() (err error) {
-	cfg := m.config.Mesh
-	m.gossip, err = gossip.Open(gossip.Config{
-		Name: m.config.Region + "." + m.config.Node, WAN: true,
-		Listen: cfg.WANGossip, Advertise: cfg.AdvertiseWAN, Join: slices.Concat(cfg.JoinRegion, m.c.dir.WAN), KeyFile: cfg.GossipKey,
-		Meta: m.meta(), Logger: m.logger.With("part", "wan"),
-		OnChange: m.look,
-	})
-	if err != nil {
-		return fmt.Errorf("membership between regions: %w", err)
-	}
 	return nil
 }
 
@@ -281,6 +267,7 @@ func (m *mesh) meet(region string, addrs []string) {
 		p = newPeer(m, region)
 		_, p.known = m.known[region]
 		m.peers[region] = p
+		m.rights.begin(region)
 		m.sort()
 		m.c.running.Go(func() { p.run(p.ctx) })
 		m.logger.Info("another region was found", "region", region, "links", strings.Join(addrs, ","))

@@ -99,6 +99,7 @@ func (c *Cluster) markRegion(ctx context.Context, name, mark string) error {
 type rightsMetrics struct {
 	asks    *prometheus.CounterVec
 	given   *prometheus.CounterVec
+	taken   *prometheus.CounterVec
 	refused prometheus.Counter
 }
 
@@ -111,12 +112,27 @@ func newRightsMetrics(r prometheus.Registerer) *rightsMetrics {
 	m := &rightsMetrics{
 		asks:  vec("stockmesh_rights_asks_total", "Asks for rights sent to another region."),
 		given: vec("stockmesh_rights_given_units_total", "Units of rights given to another region."),
+		taken: vec("stockmesh_rights_taken_units_total", "Units of rights taken that another region gave."),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stockmesh_refused_elsewhere_total", Help: "Commands refused for lack of stock here while other regions seemed to have some.",
 		}),
 	}
 	r.MustRegister(m.refused)
 	return m
+}
+
+// begin has the figures about a region stand at zero: a rate needs to have seen that.
+func (m *rightsMetrics) begin(region string) {
+	for _, vec := range []*prometheus.CounterVec{m.asks, m.given, m.taken} {
+		vec.WithLabelValues(region)
+	}
+}
+
+// take counts units that a committed round took, by region.
+func (m *rightsMetrics) take(units map[string]int64) {
+	for region, n := range units {
+		m.taken.WithLabelValues(region).Add(float64(n))
+	}
 }
 
 // deal counts a message about rights.

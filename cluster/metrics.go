@@ -17,6 +17,8 @@ type metrics struct {
 	flushedRows  prometheus.Counter
 	flushErrors  prometheus.Counter
 	snapshots    prometheus.Counter
+	expired      prometheus.Counter
+	quorumLosses prometheus.Counter
 }
 
 // commandCounters are the counters of commands that an owner keeps at hand: a look-up
@@ -50,8 +52,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		flushedRows:  counter("stockmesh_flushed_rows_total", "Rows written to the stock bucket."),
 		flushErrors:  counter("stockmesh_flush_errors_total", "Writes of rows that failed and are tried again."),
 		snapshots:    counter("stockmesh_snapshots_total", "Snapshots written."),
+		expired:      counter("stockmesh_reservations_expired_total", "Reservations that this node ended because their time was up."),
+		quorumLosses: counter("stockmesh_quorum_losses_total", "Times that this node, while it served, found nobody deciding for a shard."),
 	}
 	r.MustRegister(m.commandsVec)
+	for _, op := range protocol.Ops() {
+		if op.IsWrite() {
+			m.commandsVec.WithLabelValues(string(op), "ok") // a rate needs to have seen zero
+		}
+	}
 	return m
 }
 
@@ -104,6 +113,10 @@ func (c *Cluster) gauges(r prometheus.Registerer) {
 	gauge("stockmesh_dirty_rows", "Rows changed since they were last written to the stock bucket.", sum(func(s *shard) float64 { return float64(s.pendingRows()) }))
 	gauge("stockmesh_store_bytes", "Bytes the engine's streams hold.", func() float64 { return float64(c.bus.Used()) })
 	gauge("stockmesh_owned_shards", "Shards that this node decides for.", func() float64 { return float64(len(c.owns())) })
+	begun := c.terms()
+	r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "stockmesh_leader_changes_total", Help: "Times that a shard's log got a new owner since this node serves.",
+	}, func() float64 { return float64(c.terms() - begun) }), newVitals(c))
 	gauge("stockmesh_behind_rounds", "Committed rounds that this node has heard of and not applied.", sum((*shard).lag))
 }
 

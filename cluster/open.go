@@ -18,11 +18,7 @@ func Open(ctx context.Context, config Config) (*Cluster, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	mode := modeStandalone
-	if config.clustered() {
-		mode = modeClustered
-	}
-	dir, err := openDir(config.Dir, identity{Mode: mode, Region: config.Region, Node: config.Node, Shards: config.Shards})
+	dir, err := openDir(config.Dir, config.identity())
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +144,7 @@ func (c *Cluster) startEngine(ctx context.Context) error {
 		if c.region, err = joinRegion(&c.config, c.dir, c.restore != nil); err != nil {
 			return err
 		}
-		c.config.successor = c.region.successor
+		c.config.successor, c.config.reads = c.region.successor, c.region.reads
 		if routes, err = c.region.seek(ctx, c.dir); err != nil {
 			return err
 		}
@@ -216,7 +212,7 @@ func (c *Cluster) openShard(ctx context.Context, n int, create bool) error {
 		s.owner.trade = newTrader(&c.config, s.replica.state, c.mesh)
 		s.owner.trade.frozen = func() bool { return c.readOnly.Load() != nil }
 		s.tellAll, s.reached = c.mesh.tellAll, c.mesh.reached
-		s.owner.onRefusal = c.mesh.rights.refusal
+		s.owner.onRefusal, s.owner.onTaken = c.mesh.rights.refusal, c.mesh.rights.take
 		s.desk.showFirst = c.showFirst
 	}
 	if err := s.listen(); err != nil {
@@ -341,7 +337,8 @@ func (c *Cluster) start(incarnation string) {
 	if c.region != nil {
 		c.region.founded.Store(&incarnation)
 		c.running.Go(func() { c.learnPeers(c.ctx) })
-		c.running.Go(func() { c.region.run(c.ctx, c.State, c.owns, c.dir) })
+		quorum := quorumWatch{losses: c.metrics.quorumLosses}
+		c.running.Go(func() { c.region.run(c.ctx, c.State, quorum.look, c.owns, c.dir) })
 		if len(c.shards) > 1 {
 			c.running.Go(func() { c.balance(c.ctx) })
 		}

@@ -87,7 +87,7 @@ func (o *order) held() {
 // decide sends the client's command to the home shard.
 func (o *order) decide(parts []string, done func(*protocol.Call)) {
 	d := &protocol.Call{Command: o.call.Command, Session: o.call.Session, Due: o.call.Due, Done: done}
-	d.Subject, d.Address = o.call.Subject, o.call.Address
+	d.Subject, d.Address, d.Trace = o.call.Subject, o.call.Address, o.call.Trace
 	d.Command.Lines = o.lines[o.home.n]
 	d.Command.Order = &protocol.Order{ID: o.id, Home: o.home.n, Lines: o.call.Command.Lines, Parts: parts}
 	o.home.desk.put(d)

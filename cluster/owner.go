@@ -51,10 +51,13 @@ type owner struct {
 	current  []*protocol.Call // of the round being committed, unanswered
 	batch    []*protocol.Call // current's memory
 	turns    uint64           // calls decided, or kept waiting
+	ended    int              // reservations that the round lets expire
+	followed bool             // one of current at least
 	trade    *trader          // with other regions; nil where there are none
 	counters commandCounters
 
 	onRefusal func(*protocol.Error)                         // hears of refusals; may be nil
+	onTaken   func(units map[string]int64)                  // hears of rights taken, by region; may be nil
 	onRound   func(changes *protocol.Changes, round []byte) // hands a committed round on
 	read      func(*protocol.Call)                          // answers a read
 	outage    outage                                        // of commits
@@ -281,7 +284,12 @@ func (o *owner) round(ctx context.Context, calls []*protocol.Call) (int, error) 
 		return n, nil
 	}
 	o.outage.note(nil)
+	o.stored()
 	o.metrics.round(time.Since(start), n, len(o.buf))
+	o.metrics.expired.Add(float64(o.ended))
+	if o.onTaken != nil {
+		o.onTaken(o.draft.Taken())
+	}
 	changes, err := o.applyRound()
 	if err != nil {
 		o.refuse(unknownOutcome("%v", err))
@@ -297,7 +305,7 @@ func (o *owner) round(ctx context.Context, calls []*protocol.Call) (int, error) 
 // it took. News of other regions come in between rounds, not within.
 func (o *owner) plan(calls []*protocol.Call) int {
 	o.reset()
-	o.current = o.batch[:0]
+	o.current, o.followed = o.batch[:0], false
 	if o.trade == nil {
 		o.expire()
 		return o.decide(calls)
@@ -329,12 +337,12 @@ func (o *owner) needsProof() bool {
 
 // expire ends reservations whose time has come, as many as one round should hold.
 func (o *owner) expire() {
-	for ended := 0; ended < expiriesMax && o.draft.Size() <= roundBytesMax; {
+	for o.ended = 0; o.ended < expiriesMax && o.draft.Size() <= roundBytesMax; {
 		n := o.draft.Expire(expiriesStep)
 		if n == 0 {
 			return
 		}
-		ended += n
+		o.ended += n
 	}
 }
 
@@ -354,6 +362,9 @@ func (o *owner) decide(calls []*protocol.Call) int {
 // decideOne decides a call, or lets it wait for rights.
 func (o *owner) decideOne(w waitingCall) {
 	c := w.call
+	if c.Trace != nil {
+		o.follow(c.Trace)
+	}
 	if o.trade != nil && o.trade.behind(w) {
 		return
 	}

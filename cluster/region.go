@@ -14,6 +14,7 @@ import (
 
 	"github.com/stockmesh/stockmesh/cluster/bus"
 	"github.com/stockmesh/stockmesh/cluster/gossip"
+	"github.com/stockmesh/stockmesh/cluster/relay"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -29,9 +30,10 @@ type region struct {
 	endpoint    atomic.Pointer[string]
 	connections atomic.Pointer[func() int]
 	founded     atomic.Pointer[string]
-	peers       atomic.Pointer[string] // names of those who hold the region's data
-	wan         atomic.Pointer[string] // where this node is found by other regions
-	news        chan struct{}          // holds a token while something is to be told at once
+	peers       atomic.Pointer[string]          // names of those who hold the region's data
+	wan         atomic.Pointer[string]          // where this node is found by other regions
+	formats     atomic.Pointer[map[string]byte] // of batches, that the others read
+	news        chan struct{}                   // holds a token while something is to be told at once
 }
 
 // Times of joining.
@@ -72,7 +74,7 @@ func joinRegion(c *Config, dir *dataDir, restoring bool) (*region, error) {
 	}
 	r.gossip, err = gossip.Open(gossip.Config{
 		Name: c.Node, Listen: m.Gossip, Advertise: m.AdvertiseGossip, Join: m.Join, KeyFile: m.GossipKey,
-		Meta: r.meta(nil), Logger: c.Logger.With("part", "gossip"),
+		Meta: r.meta(nil), Logger: c.Logger.With("part", "gossip"), Clock: c.Clock,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("membership: %w", err)
@@ -109,7 +111,7 @@ func (r *region) meta(owns []int) gossip.Meta {
 	return gossip.Meta{
 		Region: r.config.Region, Route: r.route, Endpoint: *r.endpoint.Load(), State: *r.phase.Load(),
 		Connections: (*r.connections.Load())(), Owns: owns, Shards: r.config.Shards, Founded: *r.founded.Load(),
-		Peers: *r.peers.Load(), WAN: *r.wan.Load(),
+		Peers: *r.peers.Load(), WAN: *r.wan.Load(), Batches: relay.BatchFormat,
 	}
 }
 
@@ -224,18 +226,20 @@ func (r *region) hurry() {
 	}
 }
 
-// run tells the others what changes, until ctx ends.
-func (r *region) run(ctx context.Context, state func() string, owns func() []int, dir *dataDir) {
+// run tells the others what changes, and told the node's state, until ctx ends.
+func (r *region) run(ctx context.Context, state func() string, told func(state string), owns func() []int, dir *dataDir) {
 	tick := time.NewTicker(reportsAt)
 	defer tick.Stop()
 	for {
 		if r.opened.Load() {
 			now := state()
 			r.phase.Store(&now)
+			told(now)
 		}
 		if err := r.gossip.Update(r.meta(owns())); err != nil {
 			r.logger.Error("the others can't be told of this node", "error", err)
 		}
+		r.learnFormats()
 		if err := dir.remember(r.routes()); err != nil {
 			r.logger.Error("the other nodes' routes are not remembered", "error", err)
 		}

@@ -183,10 +183,13 @@ func (s *shard) wanted(ctx context.Context) bool {
 		defer cancel()
 		err = s.log.StepDown(ctx, to)
 	}
-	if err != nil && s.handOver.Swap(false) {
+	if err == nil || !s.log.Leads() { // whatever the error is, another node has it
+		return false
+	}
+	if s.handOver.Swap(false) {
 		s.logger.Warn("no other node takes over; this one decides on", "error", err)
 	}
-	return err != nil
+	return true
 }
 
 // abdicate keeps a node that can't follow the log any more from leading it.
@@ -348,22 +351,22 @@ func (s *shard) pendingRows() int {
 }
 
 // problems returns what is wrong with the shard on this node.
-func (s *shard) problems() []error {
-	var errs []error
-	add := func(err error) {
+func (s *shard) problems() []Problem {
+	var problems []Problem
+	add := func(kind string, err error) {
 		if err != nil {
-			errs = append(errs, err)
+			problems = append(problems, Problem{kind, err})
 		}
 	}
 	if owner, _ := s.desk.ownerKnown(); owner == s.config.Node || s.config.elapsed() < s.unfit.Load() {
-		add(s.owner.outage.health())
+		add("commit", s.owner.outage.health())
 	}
-	add(s.follow.outage.health())
+	add("log", s.follow.outage.health())
 	if f := s.flusher.Load(); f != nil {
-		add(f.outage.health())
+		add("rows", f.outage.health())
 	}
 	if owner, alive := s.desk.ownerKnown(); !alive {
-		add(fmt.Errorf("shard %d: no node decides (last heard of: %q)", s.n, owner))
+		add("owner", fmt.Errorf("shard %d: no node decides (last heard of: %q)", s.n, owner))
 	}
-	return errs
+	return problems
 }

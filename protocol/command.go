@@ -79,6 +79,10 @@ type Command struct {
 	Before     string   `json:"before,omitzero"`
 	Token      string   `json:"token,omitzero"`
 
+	// Of any command: the place in its caller's trace, as W3C says. A malformed one is
+	// as none.
+	Traceparent string `json:"traceparent,omitzero"`
+
 	// The node's own.
 	Order  *Order `json:"-" cbor:"-"`
 	Within Scope  `json:"-" cbor:"-"` // what the reservation must be within; nil: no limit
@@ -233,12 +237,14 @@ type Call struct {
 	Tag      uint64 // free for the submitter
 	Due      int64  // the node's own: when it must have been answered, in ns of a clock of its own
 	Ordered  bool   // commands of the same sender before it are unanswered: a read waits for them
+	Came     int64  // free for the submitter: when it was read
 	Turn     uint64 // the node's own: counts calls as they come to be decided
 	Sender   uint64 // the node's own: tells senders apart, also those of other nodes
 	Relayed  bool   // the node's own: another node asks on behalf of its client
 	Result   Result
 	Err      *Error // nil: Result holds
 	Replayed bool   // the key had been applied before
+	Trace    *Trace // nil: nobody follows it
 	Done     func(*Call)
 }
 

@@ -21,6 +21,9 @@ const (
 // chose has just joined. It is then asked again, so often.
 const stepDownTries = 5
 
+// leaderLook bounds one look who leads while an election is under way.
+const leaderLook = 100 * time.Millisecond
+
 var errStillLeads = fmt.Errorf("%w: the old leader was elected again", ErrBusy)
 
 // Leads tells whether this server leads the log's stream: the place to append
@@ -150,7 +153,10 @@ func (b *Bus) awaitOther(ctx context.Context, stream, old string) error {
 	ctx, cancel := b.within(ctx)
 	defer cancel()
 	return b.await(ctx, func() error {
-		now, _, err := b.leader(ctx, stream)
+		// A question that comes between two leaders is never answered.
+		look, done := context.WithTimeout(ctx, leaderLook)
+		defer done()
+		now, _, err := b.leader(look, stream)
 		if err == nil && now == old {
 			err = errStillLeads
 		}

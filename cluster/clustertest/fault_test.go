@@ -3,6 +3,7 @@ package clustertest_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -135,15 +136,39 @@ func TestAllKilled(t *testing.T) {
 	report.Account()
 }
 
-// TestRollingRestart: a restart of each node in turn is no news to clients.
+// TestRollingRestart: a restart of each node in turn is no news to clients, in whatever
+// way it is done: by SIGTERM alone, after a drain, or in the middle of one.
 func TestRollingRestart(t *testing.T) {
 	r := clustertest.Start(t)
+	const delay = 200 * time.Millisecond
+	ways := []struct {
+		name  string
+		leave func(n *clustertest.Node)
+	}{
+		{"stop", (*clustertest.Node).Stop},
+		{"drain and stop", func(n *clustertest.Node) {
+			n.Drain(delay)
+			n.AwaitStatus("draining")
+			n.Stop()
+		}},
+		{"drain, and stop meanwhile", func(n *clustertest.Node) {
+			drained := make(chan struct{})
+			go func() {
+				defer close(drained)
+				n.Drain(delay)
+			}()
+			n.AwaitStatus("draining")
+			n.Stop()
+			<-drained
+		}},
+	}
+	rand.Shuffle(len(ways), func(i, j int) { ways[i], ways[j] = ways[j], ways[i] }) // so that any of them may meet the owner
 	shop := r.Shop(clustertest.Baskets(), shopSeed())
 	sub := watch(t, r.Dial(r.Nodes()...))
-	for _, n := range r.Nodes() {
+	for i, n := range r.Nodes() {
 		shop.AwaitSuccesses(100)
-		shop.Mark("stop %s", n)
-		n.Stop()
+		shop.Mark("%s %s", ways[i].name, n)
+		ways[i].leave(n)
 		shop.AwaitSuccesses(100)
 		shop.Mark("start %s", n)
 		n.Start()

@@ -2,9 +2,12 @@ package clustertest
 
 import (
 	"fmt"
+	"io"
 	"sync"
+	"time"
 
 	"github.com/stockmesh/stockmesh/node/server"
+	"github.com/stockmesh/stockmesh/protocol"
 )
 
 // Node is one node of a region, through all its lives.
@@ -110,6 +113,32 @@ func (n *Node) Stop() {
 		n.region.t.Errorf("%s did not stop in order: %v", n.Name, err)
 		_ = b.kill() // it may still run
 	}
+}
+
+// Drain has the node send its clients elsewhere, not before the delay, and waits until
+// they are gone. The node runs on. It may be called from any goroutine.
+func (n *Node) Drain(delay time.Duration) {
+	n.region.t.Helper()
+	if err := n.drain(delay); err != nil {
+		n.region.t.Errorf("drain %s: %v", n.Name, err)
+	}
+}
+
+func (n *Node) drain(delay time.Duration) error {
+	res, err := n.region.http.Post(n.Admin+"/drain?delay="+delay.String(), "", nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	var said server.Drained
+	body, err := io.ReadAll(res.Body)
+	if err == nil {
+		err = protocol.UnmarshalJSON(body, &said)
+	}
+	if want := (server.Drained{Status: "drained"}); err != nil || said != want {
+		return fmt.Errorf("%s %s: %w", res.Status, body, err)
+	}
+	return nil
 }
 
 // Pause holds the node where it is (SIGSTOP), as a machine does that stalls.

@@ -51,6 +51,15 @@ func lookup(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
 	return out, nil
 }
 
+// Resolve looks up host:port and returns the address that Open would tell the others.
+func Resolve(ctx context.Context, hostport string) (string, error) {
+	addrs, err := lookup(ctx, hostport)
+	if err != nil {
+		return "", err
+	}
+	return addrs[0].String(), nil
+}
+
 // listenAddr resolves Config.Listen; an invalid Addr stands for all interfaces.
 func listenAddr(ctx context.Context, listen string) (netip.AddrPort, error) {
 	host, port, err := splitHostPort(listen)

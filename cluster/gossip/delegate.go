@@ -57,6 +57,7 @@ func (d delegate) put(n *memberlist.Node) {
 // memberlist never sets it, so a node says in its Meta that it is about to leave.
 func (d delegate) NotifyLeave(n *memberlist.Node) {
 	g := d.g
+	g.clocks.forget(n.Name) // whoever comes back under that name may be another machine
 	g.mu.Lock()
 	left := g.table.gone(n.Name, time.Now())
 	g.changedLocked()

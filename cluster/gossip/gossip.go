@@ -68,6 +68,10 @@ type Config struct {
 
 	Logger *slog.Logger // nil drops; memberlist's lines come as Debug and Warn
 
+	// Clock is what this node tells as its time, and compares others' with; nil means
+	// time.Now. See ClockOffsets.
+	Clock func() time.Time
+
 	// OnChange is called after members, their Metas or conflicts changed, several
 	// changes at once, from one goroutine. It must not call Close or Leave, which
 	// wait for it. May be nil.
@@ -115,6 +119,7 @@ type Gossip struct {
 	timing timing
 	keys   *keyFile // nil: plain
 	list   *memberlist.Memberlist
+	clocks *clocks
 
 	loops     sync.WaitGroup
 	stop      context.CancelFunc // ends the loops
@@ -172,6 +177,7 @@ func newGossip(c Config, t timing) (*Gossip, error) {
 		meta:         meta,
 		changed:      make(chan struct{}),
 		conflicts:    make(map[string]*conflict),
+		clocks:       newClocks(c.Clock),
 	}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
@@ -238,6 +244,7 @@ func (g *Gossip) settings(t *transport, told netip.AddrPort, logger *log.Logger)
 	m.AdvertiseAddr, m.AdvertisePort = told.Addr().String(), int(told.Port())
 	m.Logger = logger
 	m.Delegate, m.Events, m.Conflict = delegate{g}, delegate{g}, delegate{g}
+	m.Ping = g.clocks
 	if g.keys != nil {
 		m.Keyring = g.keys.ring
 	}

@@ -42,6 +42,12 @@ func openKeyFile(path string) (*keyFile, error) {
 	return &keyFile{path: path, ring: ring, installed: content, seen: content}, nil
 }
 
+// CheckKeyFile says what is wrong with a keyring file. Its error never quotes it.
+func CheckKeyFile(path string) error {
+	_, err := openKeyFile(path)
+	return err
+}
+
 func readKeyFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -27,6 +27,7 @@ type Meta struct {
 	Peers       string // names, joined by commas, of the nodes that hold the region's data
 	WAN         string // host:port of the node's gossip between regions
 	Links       string // REGION=host:port joined by commas: what that region's nodes dial instead of Route
+	Batches     int    // newest format of relayed commands that the node reads; 0: it does not say
 }
 
 // LinkFor returns the host:port by which nodes of region link to this node, "" where it
@@ -65,6 +66,7 @@ const (
 	tagPeers       = 10
 	tagWAN         = 11
 	tagLinks       = 12
+	tagBatches     = 13 // uvarint
 
 	leavingBytes = 2
 	// Room is kept for the mark, or a node with a full Meta could not leave.
@@ -78,8 +80,8 @@ func (m Meta) encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !inRange(m.Connections) || !inRange(m.Shards) {
-		return nil, fmt.Errorf("%w: %d connections, %d shards: not within 0 and 2^31-1", ErrMeta, m.Connections, m.Shards)
+	if !inRange(m.Connections) || !inRange(m.Shards) || !inRange(m.Batches) {
+		return nil, fmt.Errorf("%w: %d connections, %d shards, batches %d: not within 0 and 2^31-1", ErrMeta, m.Connections, m.Shards, m.Batches)
 	}
 	b := []byte{metaFormat}
 	b = appendField(b, tagRegion, []byte(m.Region))
@@ -93,6 +95,7 @@ func (m Meta) encode() ([]byte, error) {
 	b = appendField(b, tagPeers, []byte(m.Peers))
 	b = appendField(b, tagWAN, []byte(m.WAN))
 	b = appendField(b, tagLinks, []byte(m.Links))
+	b = appendField(b, tagBatches, uvarint(m.Batches))
 	if len(b) > metaBytesMax {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d; use shorter names: region %d, route %d, endpoint %d, state %d, founded %d, peers %d, WAN %d, links %d bytes",
 			ErrMeta, len(b), metaBytesMax, len(m.Region), len(m.Route), len(m.Endpoint), len(m.State), len(m.Founded), len(m.Peers), len(m.WAN), len(m.Links))
@@ -193,6 +196,8 @@ func (m *Meta) set(tag uint64, value []byte) (err error) {
 		m.WAN = string(value)
 	case tagLinks:
 		m.Links = string(value)
+	case tagBatches:
+		m.Batches, err = number(value)
 	}
 	return err
 }

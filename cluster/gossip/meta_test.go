@@ -27,6 +27,7 @@ func metas() *rapid.Generator[Meta] {
 			Peers:       text.Draw(t, "peers"),
 			WAN:         text.Draw(t, "wan"),
 			Links:       text.Draw(t, "links"),
+			Batches:     rapid.IntRange(0, 1<<31-1).Draw(t, "batches"),
 		}
 	})
 }
@@ -75,7 +76,7 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tag := rapid.Uint64Range(tagLinks+1, 1<<63).Draw(t, "tag")
+		tag := rapid.Uint64Range(tagBatches+1, 1<<63).Draw(t, "tag")
 		value := rapid.SliceOfN(rapid.Byte(), 1, 300).Draw(t, "value")
 		wantMeta(t, appendField(slices.Clone(encoded), tag, value), m, false)
 		first := appendField([]byte{metaFormat}, tag, value)

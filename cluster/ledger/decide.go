@@ -396,10 +396,23 @@ func (d *Draft) Accept(key protocol.ItemKey, peer string, total int64) bool {
 	if total <= row.Accepted[peer] || total > protocol.QuantityMax {
 		return false
 	}
+	d.note(peer, total-row.Accepted[peer])
 	row.Accepted = withTotal(row.Accepted, peer, total)
 	d.rights(TypeAccept, i, &row, peer, total)
 	return true
 }
+
+// note counts units that were taken from a region.
+func (d *Draft) note(peer string, units int64) {
+	if d.taken == nil {
+		d.taken = make(map[string]int64)
+	}
+	d.taken[peer] += units
+}
+
+// Taken returns the units of rights accepted so far, by region; it is valid until the
+// next Reset.
+func (d *Draft) Taken() map[string]int64 { return d.taken }
 
 // concede notes rights that a peer region has taken and that this one has forgotten to have
 // given: it came back from a backup. They are gone, even if that leaves less than nothing.

@@ -27,6 +27,7 @@ type Draft struct {
 	named        int
 	scratch      []byte
 	touched      []uint32
+	taken        map[string]int64 // units of rights accepted, by region
 
 	events   []Event // of the round
 	outcomes []byte  // of the round
@@ -65,6 +66,7 @@ func (d *Draft) Reset(now protocol.Time, nonce uint64) {
 	clear(d.reservations)
 	clear(d.orders)
 	clear(d.keys)
+	clear(d.taken)
 }
 
 // Round returns what was decided so far; it is valid until the next Reset.

@@ -71,9 +71,13 @@ func TestAccept(t *testing.T) {
 	for _, tt := range []struct {
 		total int64
 		want  bool
-	}{{5, true}, {5, false}, {3, false}, {8, true}, {0, false}, {-1, false}} {
+		taken int64
+	}{{5, true, 5}, {5, false, 0}, {3, false, 0}, {8, true, 3}, {0, false, 0}, {-1, false, 0}} {
 		if got := k.open().Accept(keyA, "us", tt.total); got != tt.want || k.draft.Empty() == tt.want {
 			t.Fatalf("accepting %d: %v, want %v", tt.total, got, tt.want)
+		}
+		if got := k.draft.Taken()["us"]; got != tt.taken {
+			t.Errorf("accepting %d took %d, want %d", tt.total, got, tt.taken)
 		}
 		k.commit()
 	}

@@ -28,8 +28,12 @@ const (
 	isBatch       = 0x10
 	batchFormat   = 0x11
 	batchFormat2  = 0x12 // with flags of flags2
+	batchFormat3  = 0x13 // with flags of flags3
 	answersFormat = 0x21
 )
+
+// BatchFormat is the newest format of batches that DecodeBatch reads.
+const BatchFormat = batchFormat3
 
 // ops are the commands by their code on the wire, which never changes. The search
 // for a code is linear: the most frequent come first. Code 0 is followed by the
@@ -41,7 +45,7 @@ var ops = [...]protocol.Op{
 }
 
 // A call is its op, a set of flags and the fields that the flags name, in this
-// order: texts, totals, options, if_version, lines, session, order, address, within.
+// order: texts, totals, options, if_version, lines, session, order, address, within, trace.
 const (
 	textsAt   = 0
 	totalsAt  = 11
@@ -54,8 +58,10 @@ const (
 	hasOrder     = 1 << 22
 	hasAddress   = 1 << 23
 	hasWithin    = 1 << 24
+	hasTrace     = 1 << 25
 
 	flags2 = hasAddress | hasWithin // what batchFormat does not have
+	flags3 = hasTrace               // what batchFormat2 does not have either
 )
 
 // The least that a call, a line and a number take in bytes.
@@ -122,6 +128,9 @@ func rareFlagsOf(c *protocol.Call) (f uint32) {
 	if c.Command.Within != nil {
 		f |= hasWithin
 	}
+	if c.Trace != nil {
+		f |= hasTrace
+	}
 	return f
 }
 
@@ -143,15 +152,19 @@ func seal(b []byte, end, n int, flags uint32) {
 }
 
 func formatOf(flags uint32) byte {
-	if flags&flags2 != 0 {
+	switch {
+	case flags&flags3 != 0:
+		return batchFormat3
+	case flags&flags2 != 0:
 		return batchFormat2
 	}
 	return batchFormat
 }
 
-// appendCall also returns the flags of the call.
-func appendCall(b []byte, c *protocol.Call) (_ []byte, flags uint32) {
-	m, f := &c.Command, flagsOf(c)
+// appendCall leaves out the fields of some flags, and returns those of the others that
+// the call has.
+func appendCall(b []byte, c *protocol.Call, without uint32) (_ []byte, flags uint32) {
+	m, f := &c.Command, flagsOf(c)&^without
 	b = appendOp(b, m.Op)
 	b = binary.LittleEndian.AppendUint32(b, f)
 	for _, p := range textsOf(c) {
@@ -186,6 +199,9 @@ func appendCall(b []byte, c *protocol.Call) (_ []byte, flags uint32) {
 	}
 	if m.Within != nil {
 		b = appendScope(b, m.Within)
+	}
+	if f&hasTrace != 0 {
+		b = appendTrace(b, c.Trace)
 	}
 	return b, f
 }
@@ -248,8 +264,8 @@ func DecodeBatch(data []byte) (Batch, error) {
 	if r.err != nil {
 		return Batch{}, fmt.Errorf("batch: %w", r.err)
 	}
-	if format != batchFormat && format != batchFormat2 {
-		return batch, unknownFormat("batch", format, "%#x and %#x", batchFormat, batchFormat2)
+	if format < batchFormat || format > BatchFormat {
+		return batch, unknownFormat("batch", format, "%#x to %#x", batchFormat, BatchFormat)
 	}
 	calls := r.calls()
 	if r.err == nil && format != formatOf(r.flags) {
@@ -325,6 +341,9 @@ func (r *batchReader) rare(c *protocol.Call, f uint32) {
 	}
 	if f&hasWithin != 0 {
 		m.Within = r.scope()
+	}
+	if f&hasTrace != 0 {
+		c.Trace = r.trace()
 	}
 }
 

@@ -58,8 +58,18 @@ func drawCall(t *rapid.T) *protocol.Call {
 	m.IfVersion = rapid.Ptr(texts, true).Draw(t, "if_version")
 	m.Order = rapid.Ptr(orders, true).Draw(t, "order")
 	c.Address, m.Within = texts.Draw(t, "address"), scopes.Draw(t, "within")
+	c.Trace = rapid.Ptr(traces, true).Draw(t, "trace")
 	return c
 }
+
+// traces are as another node sees them.
+var traces = rapid.Custom(func(t *rapid.T) protocol.Trace {
+	var tr protocol.Trace
+	copy(tr.Context.Trace[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "trace"))
+	copy(tr.Handover[:], rapid.SliceOfN(rapid.Byte(), 8, 8).Draw(t, "span"))
+	tr.Context.Span, tr.Context.Sampled = tr.Handover, true
+	return tr
+})
 
 func drawCalls(t *rapid.T) []*protocol.Call {
 	return rapid.SliceOfN(rapid.Custom(drawCall), 1, 6).Draw(t, "calls")
@@ -131,7 +141,7 @@ func appendBatch(b []byte, from string, session, number uint64, calls []*protoco
 	end, all := len(b), uint32(0)
 	for _, c := range calls {
 		var flags uint32
-		b, flags = appendCall(b, c)
+		b, flags = appendCall(b, c, 0)
 		all |= flags
 	}
 	seal(b, end, len(calls), all)
@@ -154,9 +164,10 @@ func TestBatchesComeBackAsTheyWere(t *testing.T) {
 
 // What stays at home: who is to be answered, and what only reads hold.
 var notCarried = map[string]bool{
-	"ID": true, "Tag": true, "Turn": true, "Sender": true, "Due": true, "Relayed": true, "Done": true, "Result": true, "Err": true, "Replayed": true,
+	"ID": true, "Tag": true, "Came": true, "Turn": true, "Sender": true, "Due": true, "Relayed": true, "Done": true, "Result": true, "Err": true, "Replayed": true,
 	"SKUs": true, "Prefixes": true, "All": true, "Locations": true, "Users": true, "Since": true, "Have": true,
 	"IntervalMS": true, "AtLeast": true, "Region": true, "Limit": true, "Before": true, "Token": true,
+	"Traceparent": true, // Trace goes on from it
 }
 
 // TestEveryFieldIsCarriedOrNamed fails where protocol gets a field that nobody
@@ -195,6 +206,9 @@ func fill(t *testing.T, name string, v reflect.Value) {
 		v.SetBool(true)
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem())) // to a zero, which differs from nil
+		if tr, ok := v.Interface().(*protocol.Trace); ok {
+			tr.Context.Sampled = true // or there were none
+		}
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 	default:
@@ -275,7 +289,7 @@ func TestOtherVersionsAreErrors(t *testing.T) {
 // laterBatch is a batch of a version that is not there yet.
 func laterBatch(from string, session, number uint64) []byte {
 	b := appendHeader(nil, from, session, number)
-	b[0] = batchFormat2 + 1
+	b[0] = BatchFormat + 1
 	return append(b, "what nobody knows yet"...)
 }
 
@@ -287,7 +301,7 @@ func TestUnreadableBatchesHaveASender(t *testing.T) {
 		from string
 		want string
 	}{
-		"later":        {laterBatch("eu-1", 7, 3), "eu-1", "format 0x13, this version reads 0x11 and 0x12: the nodes run different versions, upgrade"},
+		"later":        {laterBatch("eu-1", 7, 3), "eu-1", "format 0x14, this version reads 0x11 to 0x13: the nodes run different versions, upgrade"},
 		"cut short":    {good[:len(good)-1], "eu-1", "malformed"},
 		"longer":       {append(bytes.Clone(good), 0), "eu-1", "malformed"},
 		"header alone": {good[:8], "eu-1", "malformed"},
@@ -328,18 +342,24 @@ func TestFormatIsTheFirstThatWillDo(t *testing.T) {
 		t.Fatalf("%x read, written again it is %x", old, again)
 	}
 	last := batch.Calls[len(batch.Calls)-1]
-	for name, set := range map[string]func(){
-		"address": func() { last.Address = "192.0.2.1" },
-		"within":  func() { last.Address, last.Command.Within = "", protocol.Scope{} },
+	plain := *last
+	for name, tt := range map[string]struct {
+		format byte
+		set    func()
+	}{
+		"address": {batchFormat2, func() { last.Address = "192.0.2.1" }},
+		"within":  {batchFormat2, func() { last.Command.Within = protocol.Scope{} }},
+		"trace":   {batchFormat3, func() { last.Trace = new(protocol.Trace) }},
 	} {
-		set()
+		*last = plain
+		tt.set()
 		b := write()
-		if b[0] != batchFormat2 {
+		if b[0] != tt.format {
 			t.Errorf("%s: written in format %#x", name, b[0])
 		}
-		b[0] = batchFormat
+		b[0]--
 		if _, err := DecodeBatch(b); err == nil {
-			t.Errorf("%s: read in the old format", name)
+			t.Errorf("%s: read in the format before", name)
 		}
 	}
 	old[0] = batchFormat2

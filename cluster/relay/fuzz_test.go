@@ -68,6 +68,7 @@ func sampleCalls() []*protocol.Call {
 			{SKUs: []string{"tee-*", "A"}, Locations: []string{}}, {}, {Users: []string{"u"}},
 		}}},
 		{Command: protocol.Command{Op: protocol.OpRelease, Reservation: "eu.1", Within: protocol.Scope{}}},
+		{Command: protocol.Command{Op: protocol.OpCount, SKU: "A"}, Trace: &protocol.Trace{Handover: [8]byte{7}}},
 		{Command: protocol.Command{Op: "later", Reservation: "eu.1.2"}, Result: protocol.Result{Kind: protocol.KindOutcome}},
 	}
 }
@@ -77,6 +78,7 @@ func FuzzDecodeBatch(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{batchFormat})
 	f.Add([]byte{batchFormat2})
+	f.Add([]byte{batchFormat3})
 	f.Add(laterBatch("eu-1", 7, 1))
 	f.Add(appendBatch(nil, "eu-1", 1<<60, 1, sampleCalls()))
 	for _, c := range sampleCalls() {

@@ -28,9 +28,14 @@ type Sender struct {
 	due     int64 // no call is due before this
 	changes changes
 
+	format  byte     // newest that whoever gets the batches reads
 	buf     []byte   // of Next
 	results []Answer // of Answer
 }
+
+// Reads tells the newest format of batches that whoever gets the next ones reads, 0 where
+// that is not known: what only newer nodes need is left out for it.
+func (s *Sender) Reads(format byte) { s.format = format }
 
 // batch is one under way. Calls that expired are nil: their answers come still.
 type batch struct {
@@ -101,9 +106,13 @@ func (s *Sender) encode() int {
 	live = live[:min(len(live), s.limits.BatchCalls)]
 	b := appendHeader(s.buf[:0], s.from, s.session, s.number)
 	header, n, all := len(b), 0, uint32(0)
+	without := uint32(hasTrace) // a command is done without it, too
+	if s.format >= batchFormat3 {
+		without = 0
+	}
 	for _, c := range live {
 		before, flags := len(b), uint32(0)
-		b, flags = appendCall(b, c)
+		b, flags = appendCall(b, c, without)
 		if len(b) > s.limits.BatchBytes && n > 0 {
 			b = b[:before]
 			break

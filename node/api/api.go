@@ -62,6 +62,10 @@ type Config struct {
 	// as there are; err says why it is not all and when to come again. nil: no limit.
 	Allow func(r *http.Request, n int) (allowed int, err *protocol.Error)
 
+	Tracer  Tracer                                   // nil: no command is followed
+	Observe func(op protocol.Op, took time.Duration) // hears of each answered command; a batch's all take as long as it does. nil: nobody does
+	Failed  func(protocol.Code)                      // hears of each error that is answered, a batch's one by one. nil: nobody does
+
 	AuthTimeout   time.Duration // checking one token; default 5 s
 	AnswerTimeout time.Duration // a submitted call without answer is then reported as unknown; default 30 s
 	BodyTimeout   time.Duration // reading one request body; default 30 s
@@ -73,6 +77,12 @@ type Config struct {
 func (c *Config) setDefaults() {
 	if c.Allow == nil {
 		c.Allow = func(_ *http.Request, n int) (int, *protocol.Error) { return n, nil }
+	}
+	if c.Failed == nil {
+		c.Failed = func(protocol.Code) {}
+	}
+	if c.Observe == nil {
+		c.Observe = func(protocol.Op, time.Duration) {}
 	}
 	if c.Address == nil {
 		c.Address = peerAddress
@@ -184,12 +194,18 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// A request costs one command whatever it is, or a flood of bad ones were free.
 	if allowed, limited := a.cfg.Allow(r, 1); allowed == 0 {
-		writeProblem(rec, limited)
+		a.fail(rec, limited)
 		return
 	}
 	if err := a.dispatch(rec, r, rt, params, err); err != nil {
-		writeProblem(rec, err)
+		a.fail(rec, err)
 	}
+}
+
+// fail answers with an error.
+func (a *API) fail(w http.ResponseWriter, err *protocol.Error) {
+	a.cfg.Failed(err.Code)
+	writeProblem(w, err)
 }
 
 // dispatch serves a request once it is known who sends it; unmatched is why it has no
@@ -253,5 +269,6 @@ func (a *API) recoverPanic(w *recorder, r *http.Request, rt *route) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		e.Details = &protocol.Details{Outcome: "unknown"}
 	}
+	a.cfg.Failed(e.Code)
 	writeProblemStatus(w, e, http.StatusInternalServerError)
 }

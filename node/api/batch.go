@@ -33,6 +33,11 @@ func serveBatch(a *API, w http.ResponseWriter, r *request) *protocol.Error {
 			}
 		}
 	}
+	for _, reply := range b.replies {
+		if reply.Err != nil {
+			a.cfg.Failed(reply.Err.Code)
+		}
+	}
 	writeJSON(w, http.StatusOK, mediaJSON, cacheWrite, appendResults(b.replies))
 	return nil
 }

@@ -33,6 +33,7 @@ func fieldDocs() map[string]fieldDoc {
 
 		"op":              {text: "The command or push."},
 		"id":              {text: "A number or string, echoed in the reply."},
+		"traceparent":     {text: "Where the command belongs in its caller's trace (W3C Trace Context); a malformed one is as none."},
 		"delta":           {text: "Units to add, or to remove if negative; not 0.", low: -most, high: most},
 		"if_version":      {text: `Only if this is the item's version; "": only if it does not exist yet.`},
 		"lines":           {text: "What to take; lines of the same item are summed.", high: protocol.LinesMax},

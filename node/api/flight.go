@@ -12,7 +12,9 @@ import (
 // flight is a set of calls on their way. Until a call's Done the ledger owns it,
 // and that may be long after its client has gone: nothing of it is ever reused.
 type flight struct {
-	done chan struct{} // closed when all are answered
+	done  chan struct{} // closed when all are answered
+	began time.Time
+	api   *API
 
 	mu      sync.Mutex
 	answers []*protocol.Call // by Call.Tag, nil while not answered
@@ -30,8 +32,11 @@ func (a *API) launch(r *request, calls []*protocol.Call) *flight {
 		done:    make(chan struct{}),
 		answers: make([]*protocol.Call, len(calls)),
 		left:    len(calls),
+		began:   time.Now(),
+		api:     a,
 	}
 	for i, c := range calls {
+		a.follow(r, c, f.began)
 		c.Subject, c.Address = r.who.Subject, r.address
 		c.Session, c.Tag, c.Done, c.Ordered = session, uint64(i), f.land, i > 0
 	}
@@ -40,6 +45,9 @@ func (a *API) launch(r *request, calls []*protocol.Call) *flight {
 }
 
 func (f *flight) land(c *protocol.Call) {
+	if c.Trace != nil {
+		f.api.cfg.Tracer.End(c) // also where nobody waits any more
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answers[c.Tag] = c
@@ -58,8 +66,14 @@ func (f *flight) wait(ctx context.Context, limit time.Duration) []*protocol.Call
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+	took := time.Since(f.began)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for _, c := range f.answers {
+		if c != nil {
+			f.api.cfg.Observe(c.Command.Op, took)
+		}
+	}
 	return slices.Clone(f.answers)
 }
 

@@ -110,14 +110,22 @@ func parameters(rt *route) []object {
 	for _, p := range rt.query {
 		out = append(out, p.object())
 	}
-	for _, name := range rt.headers() {
+	for _, name := range rt.allHeaders() {
 		out = append(out, object{"name": name, "in": "header", "description": headerText(name),
 			"schema": object{"type": "string"}})
 	}
 	return out
 }
 
-// headers lists the request headers that mean something to the route.
+// allHeaders lists the request headers that mean something to the route.
+func (rt *route) allHeaders() []string {
+	if rt.public || rt.stream() || rt.right == protocol.RightAdmin {
+		return rt.headers()
+	}
+	return append(rt.headers(), headerTraceparent)
+}
+
+// headers lists those that only some routes have.
 func (rt *route) headers() []string {
 	switch {
 	case rt.stream():
@@ -140,6 +148,8 @@ func headerText(name string) string {
 		return "The write's key, if the body has none."
 	case "If-Match":
 		return `The body's if_version, quoted; "" for an item that must not exist yet.`
+	case headerTraceparent:
+		return "Where the command belongs in its caller's trace (W3C Trace Context); a malformed one is as none."
 	default:
 		return "The version the client has, quoted."
 	}

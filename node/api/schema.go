@@ -100,7 +100,7 @@ func (s *schemas) addCommand(op protocol.Op) string {
 	defs := s.reflect(reflect.TypeFor[protocol.Command]())
 	all := defs["Command"].(object)["properties"].(object)
 	doc := commandDocs()[op]
-	properties := object{"op": object{"const": op}, "id": all["id"]}
+	properties := object{"op": object{"const": op}, "id": all["id"], "traceparent": all["traceparent"]}
 	for _, field := range doc.fields() {
 		properties[field] = all[field]
 	}

@@ -68,6 +68,7 @@ type Config struct {
 	OutboxBytes           int           // 256 KiB; above it nothing more is read from the client
 	Loops                 int           // half the CPUs, at least 1
 
+	Tracer     Tracer // nil: no command is followed
 	Ledger     Ledger
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer

@@ -13,6 +13,7 @@ type histogram struct {
 	desc   *prometheus.Desc
 	bounds []int64 // upper ones, in microseconds or bytes
 	unit   float64 // of those, in the unit that is shown
+	labels []string
 	counts [bucketsOfHistogram]atomic.Uint64
 	sum    atomic.Int64
 }
@@ -40,7 +41,7 @@ func (h *histogram) Collect(ch chan<- prometheus.Metric) {
 		buckets[float64(bound)*h.unit] = count
 	}
 	count += h.counts[len(h.bounds)].Load()
-	ch <- prometheus.MustNewConstHistogram(h.desc, count, float64(h.sum.Load())*h.unit, buckets)
+	ch <- prometheus.MustNewConstHistogram(h.desc, count, float64(h.sum.Load())*h.unit, buckets, h.labels...)
 }
 
 // samples are one loop's values of one pass.
@@ -76,17 +77,26 @@ func (s *samples) flush() {
 }
 
 // gauged is what a loop measures.
-type gauged struct{ pushAge, lag, outbox, handshake samples }
+type gauged struct {
+	pushAge, lag, outbox, handshake samples
+	commands                        [len(timedOps)]samples
+}
 
 func (g *gauged) flush() {
 	g.pushAge.flush()
 	g.lag.flush()
 	g.outbox.flush()
 	g.handshake.flush()
+	for i := range g.commands {
+		g.commands[i].flush()
+	}
 }
 
 // histograms are the loops' together.
-type histograms struct{ pushAge, lag, outbox, handshake *histogram }
+type histograms struct {
+	pushAge, lag, outbox, handshake *histogram
+	commands                        *commandTimes
+}
 
 func newHistograms(r prometheus.Registerer) histograms {
 	const us = 1e-6
@@ -100,11 +110,12 @@ func newHistograms(r prometheus.Registerer) histograms {
 			[]int64{0, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20}),
 		handshake: newHistogram("stockmesh_handshake_seconds",
 			"Time from a connection's accept to its WebSocket session, TLS included.", us, durations),
+		commands: newCommandTimes(),
 	}
-	r.MustRegister(h.pushAge, h.lag, h.outbox, h.handshake)
+	r.MustRegister(h.pushAge, h.lag, h.outbox, h.handshake, h.commands)
 	return h
 }
 
 func (h *histograms) forLoop() gauged {
-	return gauged{samples{of: h.pushAge}, samples{of: h.lag}, samples{of: h.outbox}, samples{of: h.handshake}}
+	return gauged{samples{of: h.pushAge}, samples{of: h.lag}, samples{of: h.outbox}, samples{of: h.handshake}, h.commands.forLoop()}
 }

@@ -37,14 +37,17 @@ type loop struct {
 	free  []uint32
 	gen   uint32 // of the connection added last
 
-	now       int64     // milliseconds since start
-	start     time.Time // the edge's
-	sweepAt   int64
-	settler   settler
-	pingFrame []byte
-	stripe    int
-	timers    timers
-	drained   *draining
+	now        int64     // milliseconds since start
+	begun      int64     // microseconds since start: this turn
+	answeredAt int64     // too: the answers of this turn were taken
+	gap        uint64    // commands before the next that is followed
+	start      time.Time // the edge's
+	sweepAt    int64
+	settler    settler
+	pingFrame  []byte
+	stripe     int
+	timers     timers
+	drained    *draining
 
 	read  []byte
 	plain []byte           // of a TLS record; nil until there is one
@@ -85,6 +88,9 @@ func newLoop(e *Edge, n int) (*loop, error) {
 	if e.config.Guard == nil {
 		l.anybody = &client{caller: protocol.Anybody()}
 	}
+	if e.config.Tracer != nil {
+		l.gap = e.config.Tracer.Gap()
+	}
 	l.hub = newHub(l)
 	l.shakes = newShakes(e.config.Loops)
 	return l, nil
@@ -100,8 +106,8 @@ func (l *loop) run() {
 			l.logger.Error("waiting for sockets", "error", err)
 			break
 		}
-		begun := l.clock()
-		l.now = begun / 1000
+		l.begun = l.clock()
+		l.now, l.answeredAt = l.begun/1000, l.begun
 		for _, ev := range events[:n] {
 			l.event(ev)
 		}
@@ -113,7 +119,7 @@ func (l *loop) run() {
 		l.tick()
 		l.flush()
 		ended = l.clock()
-		l.gauged.lag.observe(ended - begun)
+		l.gauged.lag.observe(ended - l.begun)
 		l.gauged.flush()
 		l.edge.metrics.add(&l.tally)
 	}
@@ -143,6 +149,9 @@ func (l *loop) deliver(m *mail) {
 	}
 	if len(m.changes) > 0 {
 		l.hub.changed(m.changes, m.changedAt)
+	}
+	if len(m.answers) > 0 {
+		l.answeredAt = l.clock()
 	}
 	for _, call := range m.answers {
 		l.answer(call)

@@ -21,6 +21,7 @@ type metrics struct {
 	limited    *prometheus.CounterVec
 	refused    *prometheus.CounterVec
 	histograms histograms
+	failures   failures
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -44,15 +45,36 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"code"}),
 	}
 	m.limited, m.refused = newLimitedCounter(), newRefusedCounter()
-	m.histograms = newHistograms(r)
+	m.histograms, m.failures = newHistograms(r), newFailures(r)
 	r.MustRegister(m.open, m.rejected, m.closes, m.limited, m.refused)
+	m.prepare()
 	return m
+}
+
+// prepare makes the rows that are known beforehand: what counts a row's rate misses the
+// step that makes it.
+func (m *metrics) prepare() {
+	for _, reason := range []string{"connections", "files", "timeout", "head", "proxy", "http", "handshake", "tls", "token", "checks", "quota"} {
+		m.rejected.WithLabelValues(reason)
+	}
+	for _, by := range []string{"connection", "address", "user"} {
+		m.limited.WithLabelValues(by)
+	}
+	for _, code := range []protocol.Code{protocol.CodeForbidden, protocol.CodeUnauthorized} {
+		m.refused.WithLabelValues(string(code))
+	}
+	for _, code := range ownCodes {
+		m.closes.WithLabelValues(strconv.Itoa(code))
+	}
+	m.closes.WithLabelValues("0")
 }
 
 func (m *metrics) gauges(r prometheus.Registerer, e *Edge) {
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "stockmesh_connections", Help: "Open connections of the public port, HTTP's included.",
-	}, func() float64 { return float64(e.connections.Load()) }))
+	}, func() float64 { return float64(e.connections.Load()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "stockmesh_connections_max", Help: "Connections that the public port takes: --max-connections, or as many as the file limit allows.",
+	}, func() float64 { return float64(e.limit) }))
 }
 
 // tally is what a loop counts in one pass: shared counters cost more than what

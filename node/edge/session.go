@@ -25,6 +25,9 @@ func (l *loop) commands(c *conn, values []protocol.Raw) (rest []protocol.Raw) {
 	for i, v := range values {
 		call := l.newCall(c)
 		call.Err = c.codec.Decode(&call.Command, v)
+		if l.config.Tracer != nil && c.known() {
+			l.follow(call)
+		}
 		l.command(c, call)
 		if c.checking() {
 			return values[i+1:]
@@ -110,14 +113,16 @@ func (l *loop) newCall(c *conn) *protocol.Call {
 	} else {
 		call = &protocol.Call{}
 	}
-	call.Session, call.Tag, call.Done = c.session, c.token(), l.done
+	call.Session, call.Tag, call.Came, call.Done = c.session, c.token(), l.begun, l.done
 	return call
 }
 
 // poolMax bounds the calls that are kept for use again.
 const poolMax = 4096
 
+// recycle takes a call that nobody needs any more.
 func (l *loop) recycle(call *protocol.Call) {
+	l.ended(call)
 	if len(l.pool) < poolMax {
 		*call = protocol.Call{Command: protocol.Command{ID: call.Command.ID[:0]}}
 		l.pool = append(l.pool, call)

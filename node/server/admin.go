@@ -20,6 +20,8 @@ type Readiness struct {
 	Problems []string `json:"problems,omitzero"`
 	Warnings []string `json:"warnings,omitzero"` // what will be a problem unless it is mended
 	Mesh     []string `json:"mesh,omitzero"`     // what is wrong with other regions, or the way to them; this one sells on
+
+	kinds []string // of the problems
 }
 
 // adminRoute is one thing the admin port serves.
@@ -31,9 +33,7 @@ type adminRoute struct {
 func (s *Server) adminRoutes() []adminRoute {
 	metrics := promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry})
 	return append([]adminRoute{
-		{"GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-			writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
-		}},
+		{"GET /healthz", alive},
 		{"GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 			r := s.readiness()
 			writeJSON(w, r.httpStatus(), r)
@@ -72,19 +72,30 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(protocol.AppendJSON(nil, v), '\n'))
 }
 
+// beginning is how far the node is with its start.
+func (s *Server) beginning() string {
+	if phase := *s.phase.Load(); phase != "serving" {
+		return phase
+	}
+	return "starting" // the region serves, but not this node's clients yet
+}
+
 func (s *Server) readiness() Readiness {
-	r := Readiness{Status: *s.phase.Load(), Region: s.config.Region, Node: s.config.Name, Version: s.config.Version}
+	r := Readiness{Status: s.beginning(), Region: s.config.Region, Node: s.config.Name, Version: s.config.Version}
 	c := s.cluster.Load()
 	if c == nil {
 		return r
 	}
-	for _, err := range c.Health() {
-		r.Problems = append(r.Problems, err.Error())
+	problem := func(kind string, err error) {
+		r.Problems, r.kinds = append(r.Problems, err.Error()), append(r.kinds, kind)
+	}
+	for _, p := range c.Health() {
+		problem(p.Kind, p.Err)
 	}
 	if s.guard != nil {
 		switch err := s.guard.Health(); {
 		case errors.Is(err, token.ErrNoKeys):
-			r.Problems = append(r.Problems, err.Error())
+			problem("tokens", err)
 		case err != nil:
 			r.Warnings = append(r.Warnings, err.Error())
 		}

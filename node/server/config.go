@@ -11,13 +11,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stockmesh/stockmesh/cluster"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
 // Config is a node's configuration. The flags' texts say what each field means.
 type Config struct {
+	File string // that options were read from; "" is none
+
 	Data      string
 	Listen    string
 	Admin     string
@@ -79,9 +81,24 @@ type Config struct {
 	History   time.Duration
 	Insecure  bool
 
+	Metrics       string  // ADDR of health and metrics only; "" is off
+	TraceEndpoint string  // URL that spans are sent to; "" is off
+	TraceRatio    float64 // of commands, 0..1
+
+	// Of the program's own Logger; who sets another one keeps to them or not.
+	LogFormat string // text or json
+	LogLevel  string
+	LogBurst  int
+
+	// Of the build: Version as 1.4.0, Commit as git names it, Date as RFC 3339.
 	Version string
-	Clock   func() time.Time `json:"-"` // of the region's stock; nil means time.Now
-	Logger  *slog.Logger     // nil drops the lines
+	Commit  string
+	Date    string
+
+	LogDropped prometheus.Collector `json:"-"` // of lines that Logger left out; nil is none
+
+	Clock  func() time.Time `json:"-"` // of the region's stock; nil means time.Now
+	Logger *slog.Logger     // nil drops the lines
 }
 
 // Default returns the configuration of a node started without any flag.
@@ -94,69 +111,8 @@ func Default() Config {
 		WANGossip: wanGossipDefault, LinkListen: linkListenDefault, RightsTimeout: 300 * time.Millisecond,
 		Heartbeat: 25 * time.Second, Drain: 30 * time.Second,
 		KeyWindow: 24 * time.Hour, History: 30 * 24 * time.Hour,
+		TraceRatio: 0.01, LogFormat: "text", LogLevel: "info", LogBurst: 20,
 	}
-}
-
-// Bind makes the fields settable by flags.
-func (c *Config) Bind(f *pflag.FlagSet) {
-	f.StringVar(&c.Data, "data", c.Data, "`DIR` for everything the node keeps")
-	f.StringVar(&c.Listen, "listen", c.Listen, "public `ADDR`: WebSocket and HTTP")
-	f.StringVar(&c.Admin, "admin", c.Admin, "admin `ADDR`: health, metrics, profiles")
-	f.StringVar(&c.Region, "region", c.Region, "`NAME` of the region, 1..32 of a-z 0-9 -; fixed at the first start")
-	f.StringVar(&c.Name, "name", c.Name, "`NAME` of the node, 1..32 of a-z 0-9 -; fixed at the first start")
-	f.StringVar(&c.Advertise, "advertise", c.Advertise, "`URL` told to clients as this node's endpoint (default: from --listen)")
-	f.IntVar(&c.Expect, "expect", c.Expect, "nodes of the region, and copies of each log: 1, 3 or 5; above 1 starts clustered")
-	f.IntVar(&c.Shards, "shards", c.Shards, "logs of the region, each decided by one of its nodes; fixed at the first start")
-	f.StringVar(&c.Gossip, "gossip", c.Gossip, "membership `ADDR` between the nodes of a region (TCP and UDP)")
-	f.StringSliceVar(&c.Join, "join", c.Join, "membership `ADDR,...` of other nodes; any one of the region is enough")
-	f.StringVar(&c.GossipKey, "gossip-key", c.GossipKey, "keyring `FILE` that encrypts membership (stockctl certs gossip-key makes one); read again when it changes")
-	f.StringVar(&c.ClusterListen, "cluster-listen", c.ClusterListen, "`ADDR` of the routes between the nodes of a region")
-	f.StringVar(&c.AdvertiseGossip, "advertise-gossip", c.AdvertiseGossip, "membership `ADDR` told to the others (default: from --gossip)")
-	f.StringVar(&c.AdvertiseCluster, "advertise-cluster", c.AdvertiseCluster, "route `ADDR` told to the others (default: from --cluster-listen)")
-	c.bindMesh(f)
-	f.StringVar(&c.MeshCert, "mesh-cert", c.MeshCert, "`FILE` with this node's certificate for routes and links (PEM); read again when it changes")
-	f.StringVar(&c.MeshKey, "mesh-key", c.MeshKey, "`FILE` with its private key (PEM)")
-	f.StringVar(&c.MeshCA, "mesh-ca", c.MeshCA, "`FILE` with the CAs of the other nodes' certificates (PEM)")
-	f.DurationVar(&c.RaftHeartbeat, "raft-heartbeat", c.RaftHeartbeat, "time between a log leader's signs of life to its replicas")
-	f.DurationVar(&c.RaftElection, "raft-election", c.RaftElection, "silence after which, within twice that, a replica stands for leader; raise it where disks stall")
-	f.StringVar(&c.TLSCert, "tls-cert", c.TLSCert, "`FILE` with the public port's certificate chain (PEM); read again when it changes")
-	f.StringVar(&c.TLSKey, "tls-key", c.TLSKey, "`FILE` with its private key (PEM)")
-	f.StringVar(&c.TLSCA, "tls-ca", c.TLSCA, "`FILE` with the CAs of client certificates (PEM); none given is still let in")
-	f.StringSliceVar(&c.Origins, "origins", c.Origins, "`LIST` of allowed Origin headers, besides the node's own host")
-	f.IntVar(&c.MaxConnections, "max-connections", c.MaxConnections, "connections of the public port, above it 503 (0: as many as the file limit allows)")
-	f.IntVar(&c.MaxConnectionsPerIP, "max-connections-per-ip", c.MaxConnectionsPerIP, "connections of one address or IPv6 /64, above it 429 (0: no limit)")
-	f.IntVar(&c.RateLimit, "rate-limit", c.RateLimit, "commands per second of one address (IPv6: its /64), above it rate_limited or 429 (0: no limit); an HTTP request is a command, a batch as many as it holds")
-	f.IntVar(&c.RateLimitPerConnection, "rate-limit-per-connection", c.RateLimitPerConnection, "commands per second of one WebSocket, above it rate_limited (0: no limit)")
-	f.IntVar(&c.RateLimitPerUser, "rate-limit-per-user", c.RateLimitPerUser, "commands per second of one token's subject in the whole region (0: no limit)")
-	f.IntVar(&c.RateBurst, "rate-burst", c.RateBurst, "commands at once within these rates (0: a second's worth)")
-	f.IntVar(&c.MaxConnectionsPerUser, "max-connections-per-user", c.MaxConnectionsPerUser, "connections of one token's subject in the whole region, above it 429 or close code 4102 (0: no limit)")
-	f.IntVar(&c.MaxSubscriptionsPerUser, "max-subscriptions-per-user", c.MaxSubscriptionsPerUser, "selectors that one token's subject may have subscribed to in the whole region (0: no limit)")
-	f.StringVar(&c.JWKS, "jwks", c.JWKS, "`URL or FILE` with the public keys that sign clients' tokens (JWKS, a file also PEM); read again when they change")
-	f.StringVar(&c.JWTIssuer, "jwt-issuer", c.JWTIssuer, "what tokens must say in `iss` (default: not looked at)")
-	f.StringVar(&c.JWTAudience, "jwt-audience", c.JWTAudience, "what tokens must name in `aud` (default: not looked at)")
-	f.StringSliceVar(&c.TrustedProxies, "trusted-proxies", c.TrustedProxies, "`CIDR,...` of proxies before the public port: their PROXY headers (v1, v2) and X-Forwarded-For say who the client is")
-	f.DurationVar(&c.Heartbeat, "heartbeat", c.Heartbeat, "time between pings; a client silent for two is closed")
-	f.DurationVar(&c.Drain, "drain", c.Drain, "time over which clients are sent elsewhere at the end (a node without others: at once)")
-	f.DurationVar(&c.KeyWindow, "key-window", c.KeyWindow, "how long an idempotency key is remembered at least; forgotten within twice that")
-	f.DurationVar(&c.History, "history", c.History, "how long movements are kept at least (0: for ever)")
-	f.BoolVar(&c.Insecure, "insecure", c.Insecure, "allow what the defaults refuse: listening beyond loopback without authentication")
-}
-
-// FromEnvironment sets every flag that was not given on the command line from its
-// environment variable: --max-connections from STOCKMESH_MAX_CONNECTIONS.
-func FromEnvironment(f *pflag.FlagSet, look func(string) (string, bool)) error {
-	var errs []error
-	f.VisitAll(func(flag *pflag.Flag) {
-		name := "STOCKMESH_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
-		v, ok := look(name)
-		if !ok || flag.Changed {
-			return
-		}
-		if err := f.Set(flag.Name, v); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
-		}
-	})
-	return errors.Join(errs...)
 }
 
 // Validate says everything that is wrong with the configuration.
@@ -195,6 +151,7 @@ func (c *Config) Validate() error {
 		bad("--max-connections and --max-connections-per-ip can't be negative")
 	}
 	errs = append(errs, c.checkLimits()...)
+	errs = append(errs, c.checkObserved()...)
 	_, err := c.trustedProxies()
 	errs = append(errs, err)
 	if (c.TLSCert == "") != (c.TLSKey == "") {

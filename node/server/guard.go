@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/x509"
-	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -21,21 +20,10 @@ import (
 func (s *Server) startGuard(ctx context.Context, stops *stack) error {
 	c := &s.config
 	if c.JWKS == "" {
-		said := slog.LevelInfo // as only this machine is served
-		if c.Insecure {
-			said = slog.LevelWarn
+		if !c.Insecure { // else it was warned of
+			s.logger.Info("clients are not authenticated, as there is no --jwks", "listen", c.Listen)
 		}
-		s.logger.Log(ctx, said, "clients are not authenticated, as there is no --jwks", "listen", c.Listen, "insecure", c.Insecure)
 		return nil
-	}
-	if host, _, err := net.SplitHostPort(c.Listen); err == nil && !isLoopback(host) && c.TLSCert == "" && len(c.TrustedProxies) == 0 {
-		s.logger.Warn("tokens come to --listen in the clear: use --tls-cert and --tls-key, or a proxy that ends TLS, named by --trusted-proxies")
-	}
-	if c.JWTIssuer == "" || c.JWTAudience == "" {
-		s.logger.Warn("any token signed with the keys of --jwks is taken, whoever it was made for: use --jwt-issuer and --jwt-audience")
-	}
-	if host, _, err := net.SplitHostPort(c.Admin); err == nil && !isLoopback(host) {
-		s.logger.Warn("tokens come to --admin in the clear: keep it off networks that others read")
 	}
 	g, err := token.New(ctx, token.Config{
 		Keys: c.JWKS, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Region: c.Region, ClientCertificates: c.TLSCA != "",

@@ -512,6 +512,7 @@ func TestMatrixOfTheAdminPort(t *testing.T) {
 		"GET /debug/pprof/symbol":  admin(func(token string) string { return g.plain("/debug/pprof/symbol", token) }),
 		"GET /debug/pprof/trace":   admin(func(token string) string { return g.plain("/debug/pprof/trace?seconds=0.1", token) }),
 		"GET /backup":              admin(func(token string) string { return g.plain("/backup", token) }),
+		"POST /drain":              admin(ask("POST", "/drain?delay=long", "", "bad_request")),
 		"POST /activate":           admin(ask("POST", "/activate", "", "bad_request")),
 		"GET /nodes":               admin(ask("GET", "/nodes", "", "bad_request")),
 		"DELETE /nodes/{name}":     admin(ask("DELETE", "/nodes/other", "", "bad_request")),

@@ -23,12 +23,12 @@ const (
 
 // bindMesh makes the fields of links between regions settable by flags.
 func (c *Config) bindMesh(f *pflag.FlagSet) {
-	f.StringVar(&c.WANGossip, "wan-gossip", c.WANGossip, "membership `ADDR` between regions (TCP and UDP); this flag, --join-region or --link-listen links the region to others")
-	f.StringSliceVar(&c.JoinRegion, "join-region", c.JoinRegion, "--wan-gossip `ADDR,...` of nodes of other regions; any one of the mesh is enough")
+	f.StringVar(&c.WANGossip, "wan-gossip", c.WANGossip, "membership `ADDR` between regions (TCP and UDP); this option, --join-region or --link-listen links the region to others")
+	f.StringSliceVar(&c.JoinRegion, "join-region", c.JoinRegion, "--wan-gossip `ADDR,...` of nodes of other regions; any one of the mesh is enough (empty: waits for others to name it)")
 	f.StringVar(&c.LinkListen, "link-listen", c.LinkListen, "`ADDR` of the links between regions")
-	f.StringVar(&c.AdvertiseWAN, "advertise-wan", c.AdvertiseWAN, "membership `ADDR` told to other regions (default: from --wan-gossip)")
-	f.StringVar(&c.AdvertiseLink, "advertise-link", c.AdvertiseLink, "link `ADDR` told to other regions (default: from --link-listen); REGION=ADDR,... tells a region one of its own")
-	f.StringVar(&c.LinkSecret, "link-secret", c.LinkSecret, "keyring `FILE` of the links' passwords, the same in all regions (stockctl certs link-secret makes one); read again when it changes")
+	f.StringVar(&c.AdvertiseWAN, "advertise-wan", c.AdvertiseWAN, "membership `ADDR` told to other regions (empty: from --wan-gossip)")
+	f.StringVar(&c.AdvertiseLink, "advertise-link", c.AdvertiseLink, "link `ADDR` told to other regions; REGION=ADDR,... tells a region one of its own (empty: from --link-listen)")
+	f.StringVar(&c.LinkSecret, "link-secret", c.LinkSecret, "keyring `FILE` of the links' passwords, the same in all regions (stockctl certs link-secret makes one); read again when it changes (empty: links have no password)")
 	f.DurationVar(&c.RightsTimeout, "rights-timeout", c.RightsTimeout, "how long a sale waits for units that other regions hold, at most 5s (0: not at all)")
 	for _, name := range []string{"wan-gossip", "join-region", "link-listen"} {
 		flag := f.Lookup(name)
@@ -158,9 +158,6 @@ func (s *Server) mesh() (*cluster.Mesh, error) {
 	all, only, err := c.advertisedLink()
 	if err != nil {
 		return nil, err
-	}
-	if c.GossipKey == "" && !c.Insecure {
-		s.logger.Warn("membership between regions is not encrypted: whoever reaches --wan-gossip can name nodes to clients, though not link to the region; use --gossip-key")
 	}
 	return &cluster.Mesh{
 		WANGossip: c.WANGossip, AdvertiseWAN: c.AdvertiseWAN, JoinRegion: c.JoinRegion, GossipKey: c.GossipKey,

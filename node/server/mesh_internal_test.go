@@ -18,7 +18,11 @@ func parsed(t *testing.T, env map[string]string, args ...string) Config {
 	if err := f.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	if err := FromEnvironment(f, func(k string) (string, bool) { v, ok := env[k]; return v, ok }); err != nil {
+	var environ []string
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	if _, err := ReadOptions(f, environ); err != nil {
 		t.Fatal(err)
 	}
 	return c

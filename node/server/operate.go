@@ -24,6 +24,7 @@ type operation func(ctx context.Context, c *cluster.Cluster, r *http.Request) (a
 func (s *Server) operations() []adminRoute {
 	return []adminRoute{
 		{"GET /backup", s.backup},
+		{"POST /drain", s.drainNow},
 		{"POST /activate", s.operate(func(ctx context.Context, c *cluster.Cluster, _ *http.Request) (any, error) {
 			return map[string]string{"status": "active"}, c.Activate(ctx)
 		})},
@@ -50,7 +51,7 @@ func (s *Server) operate(do operation) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c := s.cluster.Load()
 		if c == nil {
-			writeProblem(w, http.StatusServiceUnavailable, protocol.CodeUnavailable, "the node is still "+*s.phase.Load())
+			writeProblem(w, http.StatusServiceUnavailable, protocol.CodeUnavailable, "the node is still "+s.beginning())
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), operateTimeout)
@@ -141,7 +142,7 @@ func readJSON(r *http.Request, v any) error {
 func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
 	c := s.cluster.Load()
 	if c == nil {
-		writeProblem(w, http.StatusServiceUnavailable, protocol.CodeUnavailable, "the node is still "+*s.phase.Load())
+		writeProblem(w, http.StatusServiceUnavailable, protocol.CodeUnavailable, "the node is still "+s.beginning())
 		return
 	}
 	name := s.config.Region + "-" + strconv.FormatInt(time.Now().Unix(), 10) + ".stockmesh"

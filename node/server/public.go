@@ -13,6 +13,11 @@ var console []byte
 // publicHandler serves the console at / and the HTTP interface everywhere else.
 func (s *Server) publicHandler(api http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f := s.front.Load(); f != nil && f.leaving.Load() {
+			// Who asks again does so by a new connection, rather than by one that is about to be
+			// closed.
+			w.Header().Set("Connection", "close")
+		}
 		if s.localOnly() && !s.config.names(r.Host) {
 			writeProblem(w, http.StatusForbidden, protocol.CodeForbidden, unknownHost(r.Host))
 			return

@@ -21,6 +21,7 @@ import (
 	"github.com/stockmesh/stockmesh/node/edge"
 	"github.com/stockmesh/stockmesh/node/quota"
 	"github.com/stockmesh/stockmesh/node/token"
+	"github.com/stockmesh/stockmesh/node/trace"
 	"github.com/stockmesh/stockmesh/protocol"
 )
 
@@ -42,9 +43,12 @@ type Server struct {
 
 	ready   chan struct{}
 	admin   net.Listener
+	metrics net.Listener // nil where there is none
 	cluster atomic.Pointer[cluster.Cluster]
 	edge    atomic.Pointer[edge.Edge]
 	api     atomic.Pointer[api.API]
+	front   atomic.Pointer[front]
+	tracer  *trace.Tracer          // nil: no command is followed
 	phase   atomic.Pointer[string] // while cluster is nil
 }
 
@@ -62,6 +66,7 @@ func New(config Config) (*Server, error) {
 	}
 	s.phase.Store(new("starting"))
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.registerOwn()
 	return s, nil
 }
 
@@ -80,11 +85,17 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	var stops stack
 	defer func() { err = errors.Join(err, stops.unwind()) }()
 
+	for _, w := range s.config.Warnings() {
+		s.logger.Warn(w)
+	}
 	// Who gets in must be known before anybody is let in.
 	if err := s.startGuard(ctx, &stops); err != nil {
 		return err
 	}
-	// The admin port early: it tells how far the rest is.
+	// These early, and closed last: they tell how far the rest is.
+	if err := s.startMetrics(&stops); err != nil {
+		return err
+	}
 	if err := s.startAdmin(&stops); err != nil {
 		return err
 	}
@@ -126,9 +137,7 @@ func (s *Server) startAdmin(stops *stack) (err error) {
 	if s.admin, err = net.Listen("tcp", s.config.Admin); err != nil {
 		return fmt.Errorf("admin port: %w", err)
 	}
-	srv := &http.Server{Handler: s.adminHandler(), ReadHeaderTimeout: readHeaderTimeout, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug)}
-	go srv.Serve(s.admin) //nolint:errcheck // ends with ErrServerClosed at Close
-	stops.push(srv.Close)
+	s.serveAside(stops, s.admin, &http.Server{Handler: s.adminHandler()})
 	return nil
 }
 
@@ -141,11 +150,15 @@ func (s *Server) startCluster(ctx context.Context, stops *stack) error {
 	if err != nil {
 		return err
 	}
+	if err := s.startTrace(stops); err != nil {
+		return err
+	}
 	c, err := cluster.Open(ctx, cluster.Config{
 		Dir: s.config.Data, Region: s.config.Region, Node: s.config.Name, Shards: s.config.Shards,
 		Members: members, Mesh: mesh,
 		KeyWindow: s.config.KeyWindow, History: s.config.History,
 		OnPhase: func(phase string) { s.phase.Store(&phase) },
+		Traced:  s.traced(),
 		Clock:   s.config.Clock, Logger: s.logger, Registerer: s.registry,
 	})
 	if err != nil {
@@ -174,9 +187,6 @@ func (s *Server) members() (*cluster.Members, error) {
 		return nil, err
 	}
 	c := &s.config
-	if c.GossipKey == "" && !c.Insecure {
-		s.logger.Warn("membership is not encrypted: whoever reaches --gossip can name nodes to clients, though not join the region; use --gossip-key")
-	}
 	return &cluster.Members{
 		Expect: c.Expect, Gossip: c.Gossip, AdvertiseGossip: c.AdvertiseGossip, Join: c.Join, GossipKey: c.GossipKey,
 		Cluster: c.ClusterListen, AdvertiseCluster: c.AdvertiseCluster, TLS: secure,
@@ -206,6 +216,7 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 		Ledger: c, Logger: s.logger.With("part", "edge"), Registerer: s.registry,
 	}
 	s.guardEdge(&public)
+	s.observeEdge(&public)
 	e, err := edge.Listen(public)
 	if err != nil {
 		return nil, err
@@ -217,6 +228,7 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 		Allow: e.Allow, Address: e.Address,
 	}
 	s.guardAPI(&resources)
+	s.observeAPI(&resources, e)
 	a := api.New(resources)
 	s.api.Store(a)
 	s.recheckRevoked(c, e, a)
@@ -230,30 +242,14 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 			ended <- fmt.Errorf("public HTTP: %w", err)
 		}
 	}()
-	stops.push(func() error { return s.stopPublic(e, a, srv) })
+	f := &front{edge: e, api: a, http: srv}
+	s.front.Store(f)
+	stops.push(func() error {
+		s.drain(f, nil)
+		return e.Close()
+	})
 	s.watchEngine(stops, c, e, a)
 	return ended, nil
-}
-
-// stopPublic lets the clients go before what they talk to. First other nodes take over
-// what this one decides, then nobody new comes in and everybody is told where to go, one
-// after the other, then the requests under way are finished.
-func (s *Server) stopPublic(e *edge.Edge, a *api.API, srv *http.Server) error {
-	ctx, cancel := context.WithTimeout(context.Background(), s.config.Drain+stopTimeout)
-	defer cancel()
-	c := s.cluster.Load()
-	handOver, done := context.WithTimeout(ctx, stopTimeout)
-	c.Drain(handOver)
-	done()
-	a.Drain()
-	elsewhere := c.Elsewhere()
-	over := s.config.Drain
-	if len(elsewhere) == 0 {
-		over = 0 // nobody to go to: the sooner they come back the better
-	}
-	e.Drain(ctx, over, elsewhere)
-	err := srv.Shutdown(ctx)
-	return errors.Join(err, e.Close())
 }
 
 // publicTLS returns nil where the public port is plain.

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
-	"github.com/spf13/pflag"
 	"github.com/stockmesh/stockmesh/node/server"
 )
 
@@ -143,27 +142,6 @@ func TestStoppingClosesWith4200(t *testing.T) {
 	}
 	if err := <-ended; err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestEnvironment(t *testing.T) {
-	c := server.Default()
-	f := pflag.NewFlagSet("node", pflag.ContinueOnError)
-	c.Bind(f)
-	if err := f.Parse([]string{"--region", "eu"}); err != nil {
-		t.Fatal(err)
-	}
-	env := map[string]string{"STOCKMESH_REGION": "us", "STOCKMESH_MAX_CONNECTIONS_PER_IP": "7", "STOCKMESH_ORIGINS": "https://a,https://b"}
-	look := func(k string) (string, bool) { v, ok := env[k]; return v, ok }
-	if err := server.FromEnvironment(f, look); err != nil {
-		t.Fatal(err)
-	}
-	if c.Region != "eu" || c.MaxConnectionsPerIP != 7 || len(c.Origins) != 2 {
-		t.Fatalf("got %+v", c)
-	}
-	env["STOCKMESH_DRAIN"] = "soon"
-	if err := server.FromEnvironment(f, look); err == nil || !strings.Contains(err.Error(), "STOCKMESH_DRAIN") {
-		t.Fatalf("got %v", err)
 	}
 }
 

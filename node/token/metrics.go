@@ -17,6 +17,7 @@ func newMetrics(r prometheus.Registerer, k *keeper) *metrics {
 		Name: "stockmesh_tokens_total", Help: "Tokens checked, by result (ok, or the check that failed).",
 	}, []string{"result"})}
 	r.MustRegister(m.tokens)
+	m.tokens.WithLabelValues("ok") // a rate needs to have seen zero
 	if k == nil {
 		return m
 	}
@@ -43,8 +44,12 @@ func (m *metrics) count(refused *refusal) {
 // newRefreshes counts readings of the source. It is apart from the others because the
 // keeper reads before there is a guard.
 func newRefreshes() *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "stockmesh_jwks_refreshes_total",
 		Help: "Readings of the keys that check tokens, by result (ok, unchanged, failed).",
 	}, []string{"result"})
+	for _, result := range []string{"ok", "unchanged", "failed"} {
+		v.WithLabelValues(result)
+	}
+	return v
 }

@@ -35,6 +35,10 @@ func TTL(d time.Duration) Option {
 	return func(c *protocol.Command) { c.TTLMS = protocol.Ptr(d.Milliseconds()) }
 }
 
+// Traceparent says where the command belongs in its caller's trace, as W3C Trace Context
+// writes it: 00-TRACE-SPAN-01.
+func Traceparent(s string) Option { return func(c *protocol.Command) { c.Traceparent = s } }
+
 // User is whom a reservation is for.
 func User(user string) Option { return func(c *protocol.Command) { c.User = user } }
 

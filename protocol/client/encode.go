@@ -53,6 +53,7 @@ func appendCommand(b []byte, c *protocol.Command, id uint64) []byte {
 	b = appendNumber(b, `,"limit":`, int64(c.Limit))
 	b = appendText(b, `,"before":`, c.Before)
 	b = appendText(b, `,"token":`, c.Token)
+	b = appendText(b, `,"traceparent":`, c.Traceparent)
 	return append(b, '}')
 }
 

@@ -20,7 +20,7 @@ func commands() *rapid.Generator[protocol.Command] {
 		s := func(name string) string { return text.Draw(t, name) }
 		c := protocol.Command{Op: protocol.OpSell, Key: s("key"), Home: s("home"), Reason: s("reason"), Reference: s("reference"),
 			SKU: s("sku"), Location: s("location"), User: s("user"), Reservation: s("reservation"), From: s("from"), To: s("to"),
-			AtLeast: s("at_least"), Region: s("region"), Before: s("before"), Token: s("token")}
+			AtLeast: s("at_least"), Region: s("region"), Before: s("before"), Token: s("token"), Traceparent: s("traceparent")}
 		c.Delta, c.Quantity, c.IntervalMS = rapid.Int64().Draw(t, "delta"), rapid.Int64().Draw(t, "quantity"), rapid.Int64().Draw(t, "interval")
 		c.OnHand, c.TTLMS = number.Draw(t, "on_hand"), number.Draw(t, "ttl")
 		c.SafetyStock, c.BackorderLimit, c.LowStock = number.Draw(t, "safety"), number.Draw(t, "backorder"), number.Draw(t, "low")

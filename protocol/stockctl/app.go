@@ -57,9 +57,9 @@ itself: other users of the machine could read it in the list of processes.`,
 		a.getCommand(), a.watchCommand(), a.adjustCommand(), a.countCommand(), a.sellCommand(), a.moveCommand(),
 		a.configureCommand(), a.historyCommand(), a.outcomeCommand(),
 		a.reserveCommand(), a.confirmCommand(), a.releaseCommand(), a.extendCommand(),
-		a.importCommand(), a.exportCommand(), a.verifyCommand(), a.replayCommand(),
+		a.importCommand(), a.exportCommand(), a.verifyCommand(), a.replayCommand(), a.probeCommand(),
 		a.meshCommand(), a.certsCommand(), a.tokenCommand(), a.revokeCommand(), a.revocationsCommand(),
-		a.backupCommand(), a.restoreCommand(), a.activateCommand(), a.nodeCommand(), a.regionCommand(),
+		a.backupCommand(), a.restoreCommand(), a.activateCommand(), a.nodeCommand(), a.regionCommand(), a.versionCommand(),
 	)
 	return root
 }
