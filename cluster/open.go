@@ -148,7 +148,10 @@ func (c *Cluster) startEngine(ctx context.Context) error {
 		if routes, err = c.region.seek(ctx, c.dir); err != nil {
 			return err
 		}
-		if err := errors.Join(c.region.checkName(c.dir), c.dir.join()); err != nil {
+		if err := c.region.checkName(c.dir); err != nil {
+			return err // and the directory stays one that nobody joined with: the next start is refused too
+		}
+		if err := c.dir.join(); err != nil {
 			return err
 		}
 	}
