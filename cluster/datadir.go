@@ -39,6 +39,10 @@ type identity struct {
 	// node that starts before it has heard of anybody needs one.
 	Routes []string `json:"routes,omitempty"`
 
+	// Holders are the names of the nodes that held the region's data when they were last
+	// seen, joined by commas.
+	Holders string `json:"holders,omitempty"`
+
 	// Peers are the links of other regions' nodes, and WAN their membership addresses,
 	// when they were last seen.
 	Peers map[string][]string `json:"peers,omitempty"`
@@ -60,7 +64,7 @@ const (
 type dataDir struct {
 	path string
 	lock *flock.Flock
-	mu   sync.Mutex // of what changes while the node runs: Revoked, Routes, Peers, WAN, OwnWAN, and of saving
+	mu   sync.Mutex // of what changes while the node runs: Revoked, Routes, Holders, Peers, WAN, OwnWAN, and of saving
 	identity
 }
 
@@ -190,6 +194,17 @@ func (d *dataDir) remember(routes []string) error {
 		return nil
 	}
 	d.Routes = routes
+	return d.save()
+}
+
+// rememberHolders records who holds the region's data.
+func (d *dataDir) rememberHolders(names string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.Holders == names {
+		return nil
+	}
+	d.Holders = names
 	return d.save()
 }
 

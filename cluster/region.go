@@ -59,6 +59,7 @@ func joinRegion(c *Config, dir *dataDir, restoring bool) (*region, error) {
 	r.wan.Store(new(""))
 	if dir.Complete || restoring {
 		r.founded.Store(&dir.Incarnation) // nobody else may create this region's streams
+		r.peers.Store(new(dir.Holders))   // until the engine knows it: a wiped node may start beside this one
 	}
 	host, err := hostToTell(m)
 	if err != nil {
@@ -144,6 +145,11 @@ func (c *Cluster) learnPeers(ctx context.Context) {
 		}
 		if told := strings.Join(names, ","); err == nil && len(told) <= peersBytesMax {
 			c.region.peers.Store(&told)
+			if len(names) == len(peers) && len(names) > 0 {
+				if err := c.dir.rememberHolders(told); err != nil {
+					c.logger.Warn("can't keep who holds the region's data", "error", err)
+				}
+			}
 		}
 		if pause(ctx, peersEvery) != nil {
 			return

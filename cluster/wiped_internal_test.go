@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -40,5 +41,35 @@ func TestWipedNodeStaysOut(t *testing.T) {
 		if !strings.Contains(err.Error(), "held data") {
 			t.Fatalf("%s start: got %v", start, err)
 		}
+	}
+}
+
+// After all nodes were down, those who remember say who held data before the engine does.
+func TestHoldersAreToldFromTheStart(t *testing.T) {
+	addrs := loopback.Addresses(t, 2)
+	cfg := Config{
+		Dir: t.TempDir(), Region: "eu", Node: "eu-1", Logger: slog.New(slog.DiscardHandler),
+		Members: &Members{Expect: 3, Gossip: addrs[0], Cluster: addrs[1]},
+	}
+	dir, err := openDir(cfg.Dir, identity{Format: dirFormat, Mode: modeClustered, Region: "eu", Node: "eu-1", Shards: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir.Complete = true
+	if err := dir.rememberHolders("eu-1,eu-2,eu-3"); err != nil {
+		t.Fatal(err)
+	}
+	dir.lock.Close()
+	if dir, err = openDir(cfg.Dir, dir.identity); err != nil {
+		t.Fatal(err)
+	}
+	defer dir.lock.Close()
+	r, err := joinRegion(&cfg, dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.gossip.Close()
+	if m := r.meta(nil); m.Peers != "eu-1,eu-2,eu-3" || m.Founded == "" {
+		t.Errorf("told %+v", m)
 	}
 }
