@@ -20,14 +20,42 @@ import (
 func TestMetricsExist(t *testing.T) {
 	nodes := startWatched(t)
 	use(t, nodes)
-	series := scrape(t, nodes)
+	inUse := queriesInUse(t)
+	var series []value
+	var missing []string
+	// Some are there once another node was heard of, some after a second of that.
+	soon(func() bool {
+		series = scrape(t, nodes)
+		missing = missingOf(t, series, inUse)
+		return len(missing) == 0
+	})
+	for _, m := range missing {
+		t.Error(m)
+	}
+	unasked(t, series, inUse)
+	quiet(t, nodes)
+}
+
+// missingOf says what expressions ask for that is not among the series.
+func missingOf(t *testing.T, series []value, inUse map[string]string) (missing []string) {
+	t.Helper()
+	for where, expr := range inUse {
+		for _, s := range selectors(t, expr) {
+			if err := exists(series, s); err != nil {
+				missing = append(missing, fmt.Sprintf("%s: %v", where, err))
+			}
+		}
+	}
+	return missing
+}
+
+// unasked reports what is measured and shown nowhere.
+func unasked(t *testing.T, series []value, inUse map[string]string) {
+	t.Helper()
 	asked := make(map[string]bool)
-	for where, expr := range queriesInUse(t) {
+	for _, expr := range inUse {
 		for _, s := range selectors(t, expr) {
 			asked[baseName(s.Name)] = true
-			if err := exists(series, s); err != nil {
-				t.Errorf("%s: %v", where, err)
-			}
 		}
 	}
 	for _, s := range series {
@@ -36,7 +64,6 @@ func TestMetricsExist(t *testing.T) {
 			asked[name] = true
 		}
 	}
-	quiet(t, nodes)
 }
 
 // value is one line of /metrics, with its target's labels.
