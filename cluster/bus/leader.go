@@ -21,7 +21,7 @@ const (
 // chose has just joined. It is then asked again, so often.
 const stepDownTries = 5
 
-// leaderLook bounds one look who leads while an election is under way.
+// leaderLook bounds the first look who leads while an election is under way.
 const leaderLook = 100 * time.Millisecond
 
 var errStillLeads = fmt.Errorf("%w: the old leader was elected again", ErrBusy)
@@ -152,10 +152,13 @@ func (b *Bus) stepDown(ctx context.Context, stream, prefer string) error {
 func (b *Bus) awaitOther(ctx context.Context, stream, old string) error {
 	ctx, cancel := b.within(ctx)
 	defer cancel()
+	patience := leaderLook
 	return b.await(ctx, func() error {
-		// A question that comes between two leaders is never answered.
-		look, done := context.WithTimeout(ctx, leaderLook)
+		// A question that comes between two leaders is never answered; any other is, on a
+		// slow machine or over a long way after a while.
+		look, done := context.WithTimeout(ctx, patience)
 		defer done()
+		patience *= 2
 		now, _, err := b.leader(look, stream)
 		if err == nil && now == old {
 			err = errStillLeads

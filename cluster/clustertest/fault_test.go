@@ -162,8 +162,9 @@ func TestRollingRestart(t *testing.T) {
 			<-drained
 		}},
 	}
-	rand.Shuffle(len(ways), func(i, j int) { ways[i], ways[j] = ways[j], ways[i] }) // so that any of them may meet the owner
-	shop := r.Shop(clustertest.Baskets(), shopSeed())
+	seed := drawnSeed() // any of them may meet the owner
+	rand.New(rand.NewPCG(seed, seed)).Shuffle(len(ways), func(i, j int) { ways[i], ways[j] = ways[j], ways[i] })
+	shop := r.Shop(clustertest.Baskets(), clustertest.Seed(seed))
 	sub := watch(t, r.Dial(r.Nodes()...))
 	for i, n := range r.Nodes() {
 		shop.AwaitSuccesses(100)

@@ -26,11 +26,14 @@ var (
 func TestMain(m *testing.M) { clustertest.Main(m) }
 
 // shopSeed is the seed that was asked for, or a random one.
-func shopSeed() clustertest.ShopOption {
+func shopSeed() clustertest.ShopOption { return clustertest.Seed(drawnSeed()) }
+
+// drawnSeed is the one given, or another each time.
+func drawnSeed() uint64 {
 	if *seed == 0 {
-		return clustertest.Seed(uint64(time.Now().UnixNano()))
+		return uint64(time.Now().UnixNano())
 	}
-	return clustertest.Seed(*seed)
+	return *seed
 }
 
 // long picks the value for the long or the short form of the tests of meshes.

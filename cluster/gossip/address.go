@@ -36,6 +36,9 @@ func lookup(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), port)}, nil
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // a name of the hosts file may be found all the same
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)

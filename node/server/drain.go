@@ -23,6 +23,9 @@ type front struct {
 	http *http.Server
 	gone sync.Once // by whoever wanted it first; others wait for it
 
+	hurry  chan struct{} // closed once nobody may wait any longer
+	hasten sync.Once
+
 	leaving atomic.Bool // clients shall not count on their connections
 }
 
@@ -30,8 +33,12 @@ type front struct {
 // says that it is draining from the beginning on. Nobody is sent away before begin gives
 // something, nil is at once: whoever leads clients here has time to see it. New
 // connections are taken until then, and find a closed door after it, as they will when
-// the node is gone.
+// the node is gone. Who has no time ends the wait of a first one too: whatever stops the
+// node soon kills it.
 func (s *Server) drain(f *front, begin <-chan time.Time) {
+	if begin == nil {
+		f.hasten.Do(func() { close(f.hurry) })
+	}
 	f.gone.Do(func() { s.sendAway(f, begin) })
 }
 
@@ -46,8 +53,9 @@ func (s *Server) sendAway(f *front, begin <-chan time.Time) {
 	c.Drain(handOver)
 	done()
 	left := s.config.Drain + stopTimeout - time.Since(started)
-	if begin != nil {
-		<-begin
+	select {
+	case <-begin:
+	case <-f.hurry:
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), left)
 	defer cancel()

@@ -109,7 +109,7 @@ func (n *calm) askDrain(query string) (status int, body string, err error) {
 // A drain tells at once that it has begun, and takes clients in until it sends all away.
 func TestDrainWaitsBeforeItSendsAnybodyAway(t *testing.T) {
 	n := openCalm(t)
-	begin, over := make(chan time.Time), make(chan struct{})
+	begin, over := make(chan time.Time, 1), make(chan struct{})
 	go func() {
 		defer close(over)
 		n.drain(n.front.Load(), begin)
@@ -208,6 +208,28 @@ func TestDrainMeetsStop(t *testing.T) {
 	}
 	asked.Wait()
 	n.drain(n.front.Load(), nil) // does nothing
+}
+
+// Who stops the node doesn't wait for the delay of a drain that has begun: soon it is
+// killed.
+func TestStopEndsTheWaitOfADrain(t *testing.T) {
+	n := openCalm(t)
+	listen(t, n.dial(t))
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		n.drain(n.front.Load(), make(chan time.Time)) // for ever
+	}()
+	for {
+		if _, r := says(t, n.AdminAddr()); r.Status == "draining" {
+			break
+		}
+	}
+	n.stop()
+	if err := <-n.ended; err != nil {
+		t.Fatal(err)
+	}
+	<-over
 }
 
 // Nothing is drained that hasn't begun.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -16,9 +17,10 @@ import (
 
 // Limits of the port for probes and metrics, which asks nobody who they are.
 const (
-	probeConnectionsMax = 64
+	probeConnectionsMax = 512
 	probeHeaderBytesMax = 16 << 10
-	probeTimeout        = 30 * time.Second // of a request, as a whole
+	probeTimeout        = 30 * time.Second // of an answer, as a whole
+	probeIdle           = 5 * time.Second  // who keeps a connection keeps others, and so probes, out
 	scrapesMax          = 4                // at a time; a second one is no use but to a second Prometheus
 	scrapeTimeout       = 10 * time.Second
 
@@ -36,14 +38,14 @@ func (s *Server) startMetrics(stops *stack) (err error) {
 		return fmt.Errorf("metrics port: %w", err)
 	}
 	s.serveAside(stops, netutil.LimitListener(s.metrics, probeConnectionsMax), &http.Server{
-		Handler: s.probeHandler(), ReadTimeout: probeTimeout, WriteTimeout: probeTimeout, MaxHeaderBytes: probeHeaderBytesMax,
+		Handler: s.probeHandler(), ReadTimeout: readHeaderTimeout, IdleTimeout: probeIdle, WriteTimeout: probeTimeout, MaxHeaderBytes: probeHeaderBytesMax,
 	})
 	return nil
 }
 
 // serveAside serves what isn't for clients, until the node stops.
 func (s *Server) serveAside(stops *stack, l net.Listener, srv *http.Server) {
-	srv.ReadHeaderTimeout, srv.IdleTimeout = readHeaderTimeout, idleTimeout
+	srv.ReadHeaderTimeout, srv.IdleTimeout = readHeaderTimeout, cmp.Or(srv.IdleTimeout, idleTimeout)
 	srv.ErrorLog = slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug)
 	go srv.Serve(l) //nolint:errcheck // ends with ErrServerClosed at Close
 	stops.push(func() error {

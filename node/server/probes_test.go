@@ -26,7 +26,7 @@ func TestProbePort(t *testing.T) {
 	a := l.ask(http.MethodGet, base+"/metrics", "", "")
 	for _, want := range []string{
 		"stockmesh_ready 1\n", `stockmesh_state{state="serving"} 1` + "\n", `stockmesh_state{state="draining"} 0` + "\n",
-		`stockmesh_build_info{commit="abc",go="go`, `version="1.4.0"} 1` + "\n", "stockmesh_disk_used_ratio 0.", "go_goroutines",
+		`stockmesh_build_info{commit="abc",go="go`, `version="1.4.0"} 1` + "\n", "\nstockmesh_disk_used_ratio ", "go_goroutines",
 	} {
 		if a.status != http.StatusOK || !strings.Contains(a.body, want) {
 			t.Errorf("%d, without %s", a.status, want)

@@ -242,7 +242,7 @@ func (s *Server) startPublic(stops *stack) (failed <-chan error, err error) {
 			ended <- fmt.Errorf("public HTTP: %w", err)
 		}
 	}()
-	f := &front{edge: e, api: a, http: srv}
+	f := &front{edge: e, api: a, http: srv, hurry: make(chan struct{})}
 	s.front.Store(f)
 	stops.push(func() error {
 		s.drain(f, nil)
