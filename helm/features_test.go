@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,6 +33,11 @@ func TestMonitoring(t *testing.T) {
 	}
 	if rule.Labels["release"] != "p" || one(t, o.monitors).Labels["release"] != "p" {
 		t.Error("Prometheus doesn't select them")
+	}
+	// Alerts and dashboard name a node by its instance.
+	relabel := one(t, o.monitors).Spec.Endpoints[0].RelabelConfigs
+	if len(relabel) != 1 || relabel[0].TargetLabel != "instance" || !slices.Equal(relabel[0].SourceLabels, []monitoring.LabelName{"__meta_kubernetes_pod_name"}) {
+		t.Errorf("targets are named by %+v", relabel)
 	}
 	files, err := filepath.Glob(filepath.Join(chart, "dashboards", "*.json"))
 	if err != nil || len(files) == 0 {
