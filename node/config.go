@@ -34,8 +34,8 @@ problem and warning, and ends with 1 if there is a problem.`,
 	return cmd
 }
 
-// show prints no secret: those are in files, and a URL that has one is cut. It prints what
-// can't be started as well: whoever asks may be looking for the reason.
+// show prints no secret: those are in files, and a URL that has or may have one is cut. It
+// prints what can't be started as well: whoever asks may be looking for the reason.
 func (a *app) show(changed bool) error {
 	origins, err := a.read()
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -39,13 +40,13 @@ func (a *app) drain(ctx context.Context, delay, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var answer struct {
-		Status      string `json:"status"`
+		Status      any    `json:"status"` // drained; of a problem, its number
 		Connections int    `json:"connections"`
 		Message     string `json:"message"`
 	}
 	status, err := n.ask(ctx, http.MethodPost, "/drain?delay="+url.QueryEscape(delay.String()), &answer)
 	switch {
-	case err != nil && ctx.Err() == context.DeadlineExceeded:
+	case errors.Is(err, errLate):
 		return fmt.Errorf("not drained within %v; the node goes on with it", timeout)
 	case err != nil:
 		return fmt.Errorf("drain: %w", err)
@@ -54,6 +55,6 @@ func (a *app) drain(ctx context.Context, delay, timeout time.Duration) error {
 	case status != http.StatusOK:
 		return fmt.Errorf("drain: the node answers %d: %s", status, answer.Message)
 	}
-	_, err = fmt.Fprintf(a.out, "%s, %d connections left\n", answer.Status, answer.Connections)
+	_, err = fmt.Fprintf(a.out, "%v, %d connections left\n", answer.Status, answer.Connections)
 	return err
 }

@@ -15,6 +15,9 @@ import (
 // answerBytesMax bounds what is read of a node's answer.
 const answerBytesMax = 1 << 20
 
+// errLate is in the error of a node that was waited for in vain.
+var errLate = errors.New("did not answer in time")
+
 // neighbour asks the node on this machine.
 type neighbour struct {
 	base string // URL of a port
@@ -62,7 +65,7 @@ func (n *neighbour) ask(ctx context.Context, method, path string, v any) (status
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, answerBytesMax))
 	if err != nil {
-		return 0, fmt.Errorf("%s%s: %w", n.base, path, err)
+		return 0, n.explain(fmt.Errorf("%s%s: %w", n.base, path, err))
 	}
 	if err := json.Unmarshal(body, v); err != nil {
 		return 0, fmt.Errorf("%s answers %d, and nothing that a node says", n.base, response.StatusCode)
@@ -71,11 +74,13 @@ func (n *neighbour) ask(ctx context.Context, method, path string, v any) (status
 }
 
 func (n *neighbour) explain(err error) error {
+	// Dialling may see the time end a moment before the context does.
+	late, ok := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("no node listens at %s", n.base)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%s did not answer in time", n.base)
+	case ok && late.Timeout():
+		return fmt.Errorf("%s %w", n.base, errLate)
 	}
 	return err
 }

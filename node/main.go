@@ -26,7 +26,7 @@ func main() {
 // warnings go to errOut, what was asked for to out.
 func run(ctx context.Context, args, environ []string, out, errOut io.Writer) error {
 	root := newRoot(newApp(environ, out, errOut))
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // for nil it takes those of the process, a test's own
 	root.SetOut(out)
 	root.SetErr(errOut)
 	return root.ExecuteContext(ctx)

@@ -105,7 +105,7 @@ func (s *Server) readiness() Readiness {
 	}
 	state := c.State()
 	switch {
-	case s.edge.Load() == nil:
+	case s.front.Load() == nil: // clients are not served yet
 	case state != "serving":
 		r.Status = state
 	case len(r.Problems) > 0:

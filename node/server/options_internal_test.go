@@ -72,6 +72,42 @@ func TestObservedIsChecked(t *testing.T) {
 	}
 }
 
+// A password is a secret also where it makes the URL one that can't be read.
+func TestNoSecretIsShown(t *testing.T) {
+	for given, want := range map[string]string{
+		"https://keys.example/jwks":           "https://keys.example/jwks",
+		"https://me:sesame@keys.example/jwks": "https://keys.example/jwks",
+		"https://keys.example/?key=sesame":    "https://keys.example/",
+		"https://keys.example/#sesame":        "https://keys.example/",
+		"https://me:%zsesame@keys":            "https://...",
+		"https://me:sesame word@keys":         "https://...",
+		"https://ke:ys/?key=sesame":           "https://...",
+		"https://me:1#sesame@keys":            "https://...",
+		"https://me:1?sesame@keys":            "https://...",
+		"https://me:1/sesame@keys":            "https://...",
+		"https:///?key=sesame":                "https://...",
+		"sesame://%zz":                        "...",
+		"https:/me:sesame@keys":               "...",
+		"//me:%zsesame@keys":                  "...",
+		"me:sesame@keys:4318":                 "...",
+		"sesame@keys:4318":                    "...",
+		"keys.example/jwks?key=sesame":        "...",
+		"127.0.0.1:4318":                      "127.0.0.1:4318", // wrong, but whoever asks may look for that
+		"/etc/keys@1.json":                    "/etc/keys@1.json",
+		"./keys#1.json":                       "./keys#1.json",
+		"":                                    "",
+	} {
+		if shown, hidden := withoutSecret(given, true); shown != want || hidden != (given != want) {
+			t.Errorf("%s: %s, hidden: %v", given, shown, hidden)
+		}
+	}
+	for _, given := range []string{"data@1", "stock@keys.example", "https://id.example/@stock", "/data dir #1"} {
+		if shown, hidden := withoutSecret(given, false); shown != given || hidden {
+			t.Errorf("%s, of an option that wants no URL: %s, hidden: %v", given, shown, hidden)
+		}
+	}
+}
+
 func TestNearest(t *testing.T) {
 	known := []string{"max-connections", "max-connections-per-ip", "join", "region", "name"}
 	for name, want := range map[string]string{

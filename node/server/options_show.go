@@ -63,7 +63,8 @@ func showOption(flag *pflag.Flag, origin string) (line string, silent bool) {
 	shown := value.String()
 	switch value.Type() {
 	case "string":
-		shown, silent = withoutSecret(shown)
+		kind, _ := pflag.UnquoteUsage(flag)
+		shown, silent = withoutSecret(shown, strings.HasPrefix(kind, "URL"))
 		shown = strconv.Quote(shown) // as YAML reads it, too
 	case "stringSlice":
 		items := slices.Clone(value.(pflag.SliceValue).GetSlice())
@@ -78,12 +79,39 @@ func showOption(flag *pflag.Flag, origin string) (line string, silent bool) {
 }
 
 // withoutSecret takes out of a URL what may be a password: keys can come from one that
-// has it in its query.
-func withoutSecret(s string) (shown string, hidden bool) {
+// has it in its query. What is left of a URL that can't be read is its scheme: the
+// password may be the reason. asked is set where the option wants a URL.
+func withoutSecret(s string, asked bool) (shown string, hidden bool) {
 	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.User == nil && u.RawQuery == "" {
-		return s, false
+	if err != nil || u.Host == "" {
+		if hidden = botchedURL(s, asked); hidden {
+			s = schemeOnly(s)
+		}
+		return s, hidden
 	}
-	u.User, u.RawQuery = nil, ""
-	return u.String(), true
+	cut := u.User != nil || u.RawQuery != "" || u.Fragment != ""
+	if (cut || asked) && strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+		return schemeOnly(s), true // the password has a / ? or #, so that Host is a part of it
+	}
+	if cut {
+		u = &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
+		s = u.String()
+	}
+	return s, cut
+}
+
+// botchedURL reports whether what has no host may be meant as a URL with a secret. Names of
+// files and of people, as issuers of tokens have them, are none.
+func botchedURL(s string, asked bool) bool {
+	isPath := strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "//") || strings.HasPrefix(s, ".")
+	return strings.Contains(s, "://") || asked && !isPath && strings.ContainsAny(s, "@?#")
+}
+
+// schemeOnly leaves nothing of a URL that could be more than its scheme.
+func schemeOnly(s string) string {
+	switch scheme, _, _ := strings.Cut(s, "://"); scheme {
+	case "http", "https", "ws", "wss":
+		return scheme + "://..."
+	}
+	return "..."
 }
