@@ -18,9 +18,10 @@ func submitted(c *protocol.Call) {
 }
 
 // follow notes that a call was taken out of the queue. One that waits for rights comes
-// here again.
+// here again. One that is refused never comes to stored, so its shard is noted here.
 func (o *owner) follow(t *protocol.Trace) {
 	o.followed = true
+	t.Shard = o.replica.state.Shard()
 	if t.Taken.IsZero() {
 		t.Taken = time.Now()
 	}
@@ -34,8 +35,7 @@ func (o *owner) stored() {
 	now := time.Now()
 	for _, c := range o.current {
 		if t := c.Trace; t != nil {
-			t.Committed = now
-			t.Shard, t.Sequence, t.Commands = o.replica.state.Shard(), o.last, len(o.current)
+			t.Committed, t.Sequence, t.Commands = now, o.last, len(o.current)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stockmesh/stockmesh/cluster/ledger"
 	"github.com/stockmesh/stockmesh/cluster/relay"
 	"github.com/stockmesh/stockmesh/protocol"
 )
@@ -23,34 +24,42 @@ func tracedPair(t *testing.T, reads byte, followed chan<- *protocol.Call) (a, b 
 	return a, b, config
 }
 
-// handOver has a hand a followed command to b, which decides it at once.
+// handOver has a hand a followed command to b, which decides it at once, and as often as a
+// asks: it asks again where the answer takes long. The last decision is returned.
 func handOver(t *testing.T, a, b *desk, c *Config) (theirs, answered *protocol.Call) {
 	t.Helper()
 	done := make(chan *protocol.Call, 1)
 	call := sale(c, done)
 	call.Trace = &protocol.Trace{Handover: [8]byte{7}}
 	a.put(call)
-	a.send()
-	eventually(t, "b has the command", func() bool { return b.queue.len() == 1 })
-	theirs = b.queue.take(nil)[0]
-	theirs.Done(theirs)
-	return theirs, expire(t, a, done)
+	eventually(t, "b answers", func() bool {
+		a.send()
+		for _, theirs = range b.queue.take(nil) {
+			theirs.Done(theirs)
+		}
+		select {
+		case answered = <-done:
+			return true
+		default:
+			return false
+		}
+	})
+	return theirs, answered
 }
 
 func TestHandedOverCommandIsFollowed(t *testing.T) {
-	followed := make(chan *protocol.Call, 1)
+	followed := make(chan *protocol.Call, 1000) // more than b can be asked to decide
 	a, b, c := tracedPair(t, relay.BatchFormat, followed)
 	theirs, answered := handOver(t, a, b, c)
 	if tr := theirs.Trace; tr == nil || tr.Context.Span != [8]byte{7} || tr.Submitted.IsZero() {
 		t.Errorf("the owner goes on as %+v", tr)
 	}
-	select {
-	case c := <-followed:
-		if c != theirs {
-			t.Errorf("told of %+v", c)
-		}
-	default:
-		t.Error("nobody is told what the owner did")
+	var told *protocol.Call
+	for len(followed) > 0 {
+		told = <-followed
+	}
+	if told != theirs {
+		t.Errorf("the last told of is %+v, not %+v", told, theirs)
 	}
 	if tr := answered.Trace; tr.Returned.IsZero() || tr.Owner != "b" {
 		t.Errorf("it came back as %+v", tr)
@@ -71,6 +80,15 @@ func TestOwnerThatSendsNoTraces(t *testing.T) {
 	b.config.Traced = nil
 	if theirs, _ := handOver(t, a, b, c); theirs.Trace != nil {
 		t.Errorf("it follows %+v", theirs.Trace)
+	}
+}
+
+// What is refused without a round has a span of its wait all the same.
+func TestShardIsNotedBeforeTheCommit(t *testing.T) {
+	o, tr := &owner{replica: newReplica(ledger.NewState("eu", 2))}, new(protocol.Trace)
+	o.decideOne(waitingCall{call: &protocol.Call{Trace: tr}})
+	if tr.Shard != 2 || tr.Taken.IsZero() {
+		t.Errorf("it was stamped %+v", tr)
 	}
 }
 

@@ -117,10 +117,12 @@ func (l *loop) run() {
 		l.submit() // what had waited for a token, or came with a handshake over TLS
 		spare = full.reset()
 		l.tick()
+		l.gauged.flush() // first: who has an answer may look at the figures at once
 		l.flush()
 		ended = l.clock()
 		l.gauged.lag.observe(ended - l.begun)
-		l.gauged.flush()
+		l.gauged.lag.flush()
+		l.gauged.pushAge.flush() // of what was just written
 		l.edge.metrics.add(&l.tally)
 	}
 	l.shutdown()

@@ -113,6 +113,7 @@ func launch(t *testing.T, configs ...server.Config) (nodes []*server.Server, sto
 		running.Wait()
 	})
 	t.Cleanup(stop)
+	failed := make(chan struct{}, len(configs))
 	for _, c := range configs {
 		s, err := server.New(c)
 		if err != nil {
@@ -121,12 +122,17 @@ func launch(t *testing.T, configs ...server.Config) (nodes []*server.Server, sto
 		running.Go(func() {
 			if err := s.Run(ctx); err != nil {
 				t.Error(err)
+				failed <- struct{}{}
 			}
 		})
 		nodes = append(nodes, s)
 	}
 	for _, s := range nodes {
-		<-s.Ready()
+		select {
+		case <-s.Ready():
+		case <-failed: // perhaps one that the others wait for
+			t.FailNow()
+		}
 	}
 	return nodes, stop
 }
@@ -138,12 +144,18 @@ func tracedNode(t *testing.T, collector string, ratio float64) server.Config {
 	return c
 }
 
-// sendHTTP gives a command with a header.
-func sendHTTP(t *testing.T, s *server.Server, path, body, key, traceparent string) {
+// adjust gives a command, with a header if there is a traceparent.
+func adjust(t *testing.T, s *server.Server, key, traceparent string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.Addr().String()+path, strings.NewReader(body))
-	if err != nil {
+	if err := tryAdjust(t.Context(), s, key, traceparent); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func tryAdjust(ctx context.Context, s *server.Server, key, traceparent string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.Addr().String()+"/v1/adjustments", strings.NewReader(`{"sku":"A","delta":9}`))
+	if err != nil {
+		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Idempotency-Key", key)
@@ -152,12 +164,14 @@ func sendHTTP(t *testing.T, s *server.Server, path, body, key, traceparent strin
 	}
 	res, err := http.DefaultClient.Do(r)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer res.Body.Close()
-	if b, _ := io.ReadAll(res.Body); res.StatusCode != 200 {
-		t.Fatalf("%s: %d %s", path, res.StatusCode, b)
+	b, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != 200 {
+		err = fmt.Errorf("adjusting: %d %s", res.StatusCode, b)
 	}
+	return err
 }
 
 func TestTracesOfANode(t *testing.T) {
@@ -166,8 +180,8 @@ func TestTracesOfANode(t *testing.T) {
 	nodes, stop := launch(t, tracedNode(t, to.url, 0))
 	s := nodes[0]
 	http1, trace1 := traceparent(1)
-	sendHTTP(t, s, "/v1/adjustments", `{"sku":"A","delta":9}`, "k1", http1)
-	sendHTTP(t, s, "/v1/adjustments", `{"sku":"A","delta":9}`, "k2", "") // nobody asks to follow it
+	adjust(t, s, "k1", http1)
+	adjust(t, s, "k2", "") // nobody asks to follow it
 	conn, _, err := websocket.Dial(t.Context(), "ws://"+s.Addr().String()+"/v1/ws", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -191,6 +205,13 @@ func TestTracesOfANode(t *testing.T) {
 			t.Errorf("no %s", want)
 		}
 	}
+	// Before the end: that gives the collector two seconds only.
+	eventually(t, "spans of two commands", time.Minute, func() error {
+		if n := to.len(); n < 6 {
+			return fmt.Errorf("%d spans", n)
+		}
+		return nil
+	})
 	stop()
 	for _, trace := range []string{trace1, trace2} {
 		got := to.tree(trace)
@@ -234,8 +255,10 @@ func TestTracesOfARegion(t *testing.T) {
 	eventually(t, "a trace over two nodes", time.Minute, func() error {
 		for _, s := range nodes {
 			header, _ := traceparent(sent)
-			sendHTTP(t, s, "/v1/adjustments", `{"sku":"A","delta":9}`, fmt.Sprint("k", sent), header)
 			sent++
+			if err := tryAdjust(t.Context(), s, fmt.Sprint("k", sent), header); err != nil {
+				return err // there may be no owner for a moment
+			}
 		}
 		for n := range sent {
 			_, trace := traceparent(n)
@@ -256,7 +279,7 @@ func TestCollectorThatIsNotThere(t *testing.T) {
 	srv.Close()
 	nodes, stop := launch(t, tracedNode(t, srv.URL, 1))
 	for i := range 50 {
-		sendHTTP(t, nodes[0], "/v1/adjustments", `{"sku":"A","delta":9}`, fmt.Sprint("k", i), "")
+		adjust(t, nodes[0], fmt.Sprint("k", i), "")
 	}
 	began := time.Now()
 	stop()

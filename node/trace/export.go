@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -96,6 +99,11 @@ func (t *Tracer) sendAll(ctx context.Context) {
 // send sends the spans there are. It reports whether there is a point in sending more.
 func (t *Tracer) send(ctx context.Context) bool {
 	err := t.exporter.ExportSpans(ctx, t.spans)
+	if rejected, got := complaint(err); got {
+		t.dropped.Add(float64(min(rejected, t.commands))) // whose they are, it doesn't say
+		t.outage.warn("the collector got traces, and complains", err)
+		err = nil
+	}
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return false // the node stops: once more, at the end
 	}
@@ -106,6 +114,23 @@ func (t *Tracer) send(ctx context.Context) bool {
 	clear(t.spans)
 	t.spans, t.commands = t.spans[:0], 0
 	return err == nil
+}
+
+// complained is how the library tells that a collector got a message and is not content
+// with all of it. That error's type is internal, so there is only its text.
+var complained = regexp.MustCompile(`^traces export: OTLP partial success: (?s:.*) \((-?\d+) spans rejected\)`)
+
+// complaint returns how many spans a collector rejected of those that it got, perhaps none.
+func complaint(err error) (rejected int, got bool) {
+	if err == nil {
+		return 0, false
+	}
+	text := complained.FindStringSubmatch(err.Error())
+	if text == nil {
+		return 0, false
+	}
+	n, err := strconv.Atoi(text[1])
+	return max(n, 0), err == nil
 }
 
 // drop gives up what was not sent.
@@ -134,11 +159,33 @@ type outage struct {
 const outageLines = time.Minute
 
 func (o *outage) note(err error) {
-	if now := time.Now(); err != nil && now.Sub(o.said) >= outageLines {
-		o.logger.Warn("the collector gets no traces; they are dropped", "error", err)
-		o.down, o.said = true, now
-	} else if err == nil && o.down {
+	switch {
+	case err != nil && o.warn("the collector gets no traces; they are dropped", err):
+		o.down = true
+	case err == nil && o.down:
 		o.logger.Info("the collector gets traces again")
 		o.down = false
 	}
+}
+
+// warn reports whether there was a line: a minute may have only one.
+func (o *outage) warn(text string, err error) bool {
+	now := time.Now()
+	if now.Sub(o.said) < outageLines {
+		return false
+	}
+	o.logger.Warn(text, "error", brief(err))
+	o.said = now
+	return true
+}
+
+// errorBytes is how much of an error goes to the log: a collector's may be a whole page.
+const errorBytes = 200
+
+func brief(err error) string {
+	text := err.Error()
+	if len(text) <= errorBytes {
+		return text
+	}
+	return strings.ToValidUTF8(text[:errorBytes], "") + "…"
 }

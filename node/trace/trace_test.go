@@ -1,14 +1,17 @@
 package trace
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	dto "github.com/prometheus/client_model/go"
@@ -31,6 +34,7 @@ func kept(t *testing.T, config Config) (*Tracer, *tracetest.InMemoryExporter) {
 	spans := tracetest.NewInMemoryExporter()
 	config.Every = time.Hour // all at the end
 	tr := open(config, keeper{spans})
+	tr.within = time.Minute // however busy the machine is
 	t.Cleanup(tr.Close)
 	return tr, spans
 }
@@ -223,10 +227,67 @@ func TestCollectorGetsProtobuf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tracer.within = time.Minute
 	tracer.End(sold(tracer.Begin("ws", "", true, time.Now())))
 	tracer.Close()
-	if n := <-spans; n != 1 || droppedBy(t, tracer) != 0 {
-		t.Errorf("%d spans", n)
+	select {
+	case n := <-spans:
+		if n != 1 || droppedBy(t, tracer) != 0 {
+			t.Errorf("%d spans", n)
+		}
+	default:
+		t.Error("it got none")
+	}
+}
+
+// answered follows three commands, whose collector answers as given, and returns how many
+// count as dropped and what the log says.
+func answered(t *testing.T, answer http.HandlerFunc) (dropped float64, log string) {
+	t.Helper()
+	srv := httptest.NewServer(answer)
+	defer srv.Close()
+	var lines bytes.Buffer
+	tracer, err := Open(Config{Endpoint: srv.URL, Ratio: 1, Every: time.Hour, Logger: slog.New(slog.NewTextHandler(&lines, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tracer.within = time.Minute
+	for range 3 {
+		tracer.End(sold(tracer.Begin("ws", "", true, time.Now())))
+	}
+	tracer.Close()
+	return droppedBy(t, tracer), lines.String()
+}
+
+// A collector that took a message has it, whatever it says of it.
+func TestCollectorThatComplains(t *testing.T) {
+	for rejected, dropped := range map[int64]float64{0: 0, 2: 2, 9: 3, -1: 0} {
+		got, log := answered(t, func(w http.ResponseWriter, _ *http.Request) {
+			b, err := proto.Marshal(&collector.ExportTraceServiceResponse{PartialSuccess: &collector.ExportTracePartialSuccess{
+				RejectedSpans: rejected, ErrorMessage: "old\nattributes (7 spans rejected)",
+			}})
+			if err != nil {
+				t.Error(err)
+			}
+			w.Header().Set("Content-Type", "application/x-protobuf")
+			_, _ = w.Write(b)
+		})
+		if got != dropped || !strings.Contains(log, "attributes") || strings.Contains(log, "gets no traces") {
+			t.Errorf("%d spans rejected: %v commands dropped, and said %q", rejected, got, log)
+		}
+	}
+}
+
+// A collector's error may be a whole page, and may look like praise.
+func TestCollectorThatFails(t *testing.T) {
+	got, log := answered(t, func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "OTLP partial success: (0 spans rejected)"+strings.Repeat("é", 10_000), http.StatusBadRequest)
+	})
+	if got != 3 || !strings.Contains(log, "gets no traces") || !utf8.ValidString(log) {
+		t.Errorf("%v dropped, and said %q", got, log)
+	}
+	if n := len(log); n > 2*errorBytes+100 {
+		t.Errorf("a line of %d bytes", n)
 	}
 }
 
