@@ -122,6 +122,10 @@ func use(t *testing.T, nodes []*watched) {
 			return err == nil
 		})
 	}
+	// What is refused is counted by its code, once there is any.
+	if err := change(t, "http://"+eu+"/v1/sales", `{"lines":[{"sku":"mug","quantity":1000}]}`); err == nil {
+		t.Fatal("1000 are sold of 10")
+	}
 }
 
 func change(t *testing.T, url, body string) error {
