@@ -102,7 +102,7 @@ func open(config Config, exporter sdk.SpanExporter) *Tracer {
 		within: closeWait,
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stockmesh_traces_dropped_total",
-			Help: "Commands that were followed and whose spans the collector did not get: it can't be reached, or is too slow.",
+			Help: "Commands that were followed and whose spans the collector did not get: it can't be reached, is too slow, or refused them.",
 		}),
 	}
 	if config.Registerer != nil {
